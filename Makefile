@@ -1,0 +1,32 @@
+# Each target makes the virtual environment it needs. PYTHON chooses the interpreter for it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint clean
+
+demo: .venv/.demo  ## segment real photos with the built-in model; look at demo/*.png
+	$(BIN)/python -m pipelines.demo --out demo
+
+test: .venv/.dev  ## the test suite, without network and GPU
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.dev  ## tests of published sizes and large images: minutes, up to 16 GB
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+.venv/.demo: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+.venv/.dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ .venv/.demo
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,181 @@
+"""Configuration: strict pydantic models, one default in one place, YAML in, clear errors out."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from amg.errors import ConfigError
+
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+Point = Annotated[tuple[UnitInterval, UnitInterval], Field(strict=False)]
+PointGrid = Annotated[tuple[Point, ...], Field(strict=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        # Validation calls this for nested models too, so every level raises the same error.
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(*_explain(error, type(self))) from None
+
+
+class GeneratorConfig(_Strict):
+    """How masks are generated: names and defaults of `SamAutomaticMaskGenerator` (SAM 1.0).
+
+    Values that are not set explicitly give way to the model's own defaults, where it has some.
+    """
+
+    points_per_side: int | None = Field(32, ge=1, le=1024)
+    """Points along one side of the image: points_per_side ** 2 prompts. None: `point_grids`."""
+    points_per_batch: int = Field(64, ge=1)
+    """Prompts that the model decodes at once."""
+    pred_iou_thresh: UnitInterval = 0.88
+    """Keep masks whose predicted IoU is above; 0 keeps all."""
+    stability_score_thresh: UnitInterval = 0.95
+    """Keep masks whose stability score is at least this; 0 keeps all."""
+    stability_score_offset: float = Field(1.0, ge=0)
+    """How far the logit threshold moves each way to measure stability."""
+    box_nms_thresh: UnitInterval = 0.7
+    """Box IoU above which the mask of lower predicted IoU goes, within a crop."""
+    crop_n_layers: int = Field(0, ge=0, le=6)
+    """Layers of crops beside the whole image; layer i has (2 ** i) ** 2 crops."""
+    crop_nms_thresh: UnitInterval = 0.7
+    """Box IoU above which the mask of the larger crop goes, between crops."""
+    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1)
+    """Overlap of the first layer's crops, as a share of the image's short side."""
+    crop_n_points_downscale_factor: int = Field(1, ge=1)
+    """Points per side are divided by this to the power of the crop's layer."""
+    point_grids: Annotated[tuple[PointGrid, ...] | None, Field(strict=False)] = None
+    """Instead of `points_per_side`: for each layer, points (x, y) in the unit square."""
+    min_mask_region_area: int = Field(0, ge=0)
+    """Fill holes and drop islands smaller than this many pixels; 0 leaves masks alone."""
+    encoder_batch_size: int = Field(4, ge=1)
+    """Crops that the image encoder takes at once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_point_grids(cls, values: Any) -> Any:
+        """Take grids as arrays (N, 2) or lists; given alone, they replace `points_per_side`."""
+        grids = values.get("point_grids") if isinstance(values, dict) else None
+        if not isinstance(grids, list | tuple):
+            return values
+        grids = [grid.tolist() if isinstance(grid, np.ndarray) else grid for grid in grids]
+        return {"points_per_side": None, **values, "point_grids": grids}
+
+    @model_validator(mode="after")
+    def _check_points(self) -> "GeneratorConfig":
+        if (self.points_per_side is None) == (self.point_grids is None):
+            raise ConfigError("points_per_side, point_grids: give exactly one of them")
+        if self.point_grids is not None and len(self.point_grids) <= self.crop_n_layers:
+            raise ConfigError(
+                f"point_grids: {self.crop_n_layers + 1} grids are needed for "
+                f"crop_n_layers={self.crop_n_layers}, got {len(self.point_grids)}"
+            )
+        return self
+
+    def for_model(self, defaults: Mapping[str, Any]) -> "GeneratorConfig":
+        """The same configuration on top of a model's `defaults`: what was set explicitly wins."""
+        explicit = {name: getattr(self, name) for name in self.model_fields_set}
+        return GeneratorConfig(**{**defaults, **explicit})
+
+
+class ModelConfig(_Strict):
+    """Which model does the work."""
+
+    name: str = "nano"
+    checkpoint: Annotated[Path | None, Field(strict=False)] = None
+    device: str | None = None
+    imgsz: int | None = Field(None, ge=16, multiple_of=16)
+
+
+class RunConfig(_Strict):
+    """How a corpus is worked through and written."""
+
+    images_per_shard: int = Field(256, ge=1)
+    """Images in one Parquet file."""
+    images_per_batch: int = Field(4, ge=1)
+    """Images that are generated together, sharing encoder batches."""
+    decode_threads: int = Field(2, ge=1, le=64)
+    """Threads that read and decode images ahead of the model."""
+    max_image_pixels: int = Field(2**28, ge=1)
+    """Images with more pixels become rows with status too_large."""
+
+
+class Config(_Strict):
+    """Everything that `amg run` can be told."""
+
+    model: ModelConfig = ModelConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    run: RunConfig = RunConfig()
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply overrides of the form `section.key=value`, values in YAML.
+
+    Raises ConfigError naming the key's path, the value and the nearest valid key.
+    """
+    tree = _read_yaml(path) if path is not None else {}
+    for override in overrides:
+        _apply_override(tree, override)
+    return Config(**tree)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(tree).__name__}")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key_path, separator, text = override.partition("=")
+    if not separator or not key_path:
+        raise ConfigError(f"--set {override!r}: expected section.key=value")
+    *sections, key = key_path.strip().split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {override!r}: {section} is no section")
+    try:
+        tree[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line for each problem: the key's path, what is wrong, the value, the nearest key."""
+    lines: list[str] = []
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"])
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):
+            lines += [f"{path}.{line}" if path else line for line in cause.problems]
+        elif problem["type"] == "extra_forbidden":
+            lines.append(f"{path}: no such key{_nearest(path, model)}")
+        else:
+            value = repr(problem["input"])
+            shown = value if len(value) <= 60 else value[:57] + "..."
+            lines.append(f"{path}: {problem['msg'].lower()}, got {shown}")
+    return lines
+
+
+def _nearest(key: str, model: type[BaseModel]) -> str:
+    close = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.4)
+    return (
+        f"; did you mean {close[0]}?" if close else f"; there are {', '.join(model.model_fields)}"
+    )

@@ -1,0 +1,40 @@
+"""What can go wrong for a user: every error names what and where."""
+
+
+class AmgError(Exception):
+    """Base of all errors that amg raises for its users."""
+
+
+class ConfigError(AmgError, ValueError):
+    """Parameters or configuration keys that cannot be used; `problems` has a line for each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class CheckpointError(AmgError):
+    """A checkpoint is missing, damaged, of another model, or unsafe to load."""
+
+
+class RleError(AmgError, ValueError):
+    """A run-length encoding is not a valid mask of the size it claims."""
+
+
+class ShardError(AmgError):
+    """A shard file cannot be written, or does not hold what it should."""
+
+
+class ImageError(AmgError, ValueError):
+    """An image cannot be read.
+
+    `status` is the row status this error becomes: "missing", "too_large" or "decode_error".
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(status, message)  # both, so that it survives pickling
+        self.status = status
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,0 +1,112 @@
+"""The values that flow through amg: frozen, typed, and with no more behaviour than reading them.
+
+Shapes use one legend everywhere: B images or crops, N prompts, M masks, T tokens, C channels,
+h w low resolution, H W full resolution. Boxes are XYXY inside and XYWH where results leave.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """A binary mask as COCO's compressed run-length encoding.
+
+    `counts` holds column-major run lengths, background first, in COCO's printable form
+    (pycocotools `maskApi.c`, rleToString). `size_hw` is (H, W).
+    """
+
+    size_hw: tuple[int, int]
+    counts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """One mask of an image, with everything known about it.
+
+    Boxes are XYWH in the image's pixels; the width and height of `bbox_xywh` are differences of
+    the first and last index, as in the original generator: one less than a count of pixels.
+    `level` is which of the model's three outputs for a point this was, 0 to 2; `crop_layer` 0 is
+    the whole image.
+    """
+
+    rle: Rle
+    area: int
+    bbox_xywh: tuple[float, float, float, float]
+    predicted_iou: float
+    stability_score: float
+    point_xy: tuple[float, float]
+    crop_box_xywh: tuple[int, int, int, int]
+    crop_layer: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageSeconds:
+    """Time spent on an image: encoding its crops, and making masks of the embeddings.
+
+    Crops that shared an encoder batch share its time equally.
+    """
+
+    encode: float = 0.0
+    masks: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """The masks of one image of `size_hw` = (H, W) pixels, in the original generator's order."""
+
+    size_hw: tuple[int, int]
+    masks: tuple[Mask, ...]
+    seconds: StageSeconds = StageSeconds()
+
+    def to_annotations(self) -> list[dict[str, Any]]:
+        """Give the list of dicts that `SamAutomaticMaskGenerator.generate` gives with COCO RLE."""
+        return [
+            {
+                "segmentation": {"size": list(mask.rle.size_hw), "counts": mask.rle.counts},
+                "area": mask.area,
+                "bbox": list(mask.bbox_xywh),
+                "predicted_iou": mask.predicted_iou,
+                "point_coords": [list(mask.point_xy)],
+                "stability_score": mask.stability_score,
+                "crop_box": list(mask.crop_box_xywh),
+            }
+            for mask in self.masks
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskBatch:
+    """M masks on their way through the generator: one row of each tensor is one mask.
+
+    `logits` (M, h, w) low-res, from which the full mask can be drawn again at any time;
+    `boxes_xyxy` (M, 4) int64; `predicted_iou` and `stability_score` (M,) float; `points_xy` (M, 2)
+    float64; `level` (M,) int64. Boxes and points are in the crop's pixels.
+    """
+
+    logits: torch.Tensor
+    boxes_xyxy: torch.Tensor
+    predicted_iou: torch.Tensor
+    stability_score: torch.Tensor
+    points_xy: torch.Tensor
+    level: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.predicted_iou)
+
+    def select(self, index: torch.Tensor) -> "MaskBatch":
+        """Take the masks of a bool mask (M,) or an index (K,), in its order."""
+        rows = {f.name: getattr(self, f.name)[index.to(self.level.device)] for f in fields(self)}
+        return replace(self, **rows)
+
+    @staticmethod
+    def concatenate(batches: "list[MaskBatch]") -> "MaskBatch":
+        """Join one or more batches."""
+        columns = {
+            f.name: torch.cat([getattr(batch, f.name) for batch in batches])
+            for f in fields(MaskBatch)
+        }
+        return MaskBatch(**columns)

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from segment_anything import SamAutomaticMaskGenerator
+
+from amg import ConfigError, GeneratorConfig
+from amg.config import load_config
+
+
+def test_defaults_are_the_originals():
+    names = SamAutomaticMaskGenerator.__init__.__code__.co_varnames
+    defaults = dict(
+        zip(names[2:], SamAutomaticMaskGenerator.__init__.__defaults__, strict=False)
+    )
+    ours = GeneratorConfig()
+    shared = [name for name in defaults if name in GeneratorConfig.model_fields]
+    assert len(shared) == 12
+    for name in shared:
+        assert getattr(ours, name) == defaults[name], name
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"points_per_side": 0}, "points_per_side"),
+        ({"points_per_side": 16.5}, "16.5"),
+        ({"points_per_side": True}, "points_per_side"),
+        ({"pred_iou_thresh": 1.5}, "pred_iou_thresh"),
+        ({"pred_iou_thresh": float("nan")}, "pred_iou_thresh"),
+        ({"crop_overlap_ratio": 1.0}, "crop_overlap_ratio"),
+        ({"pred_iou_tresh": 0.5}, "did you mean pred_iou_thresh?"),
+        ({"points_per_side": None}, "exactly one"),
+        ({"points_per_side": 4, "point_grids": [[(0.5, 0.5)]]}, "exactly one"),
+        ({"point_grids": [[(0.5, 0.5)]], "crop_n_layers": 1}, "2 grids are needed"),
+        ({"point_grids": [[(0.5, 1.5)]]}, "point_grids.0.0.1"),
+    ],
+)
+def test_bad_values_are_named(values, said):
+    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
+        GeneratorConfig(**values)
+
+
+def test_point_grids_may_be_arrays_and_replace_points_per_side():
+    config = GeneratorConfig(point_grids=[np.array([[0.5, 0.25]])])
+    assert config.points_per_side is None
+    assert config.point_grids == (((0.5, 0.25),),)
+
+
+def test_model_defaults_give_way_to_explicit_values_only():
+    defaults = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.8}
+    resolved = GeneratorConfig(pred_iou_thresh=0.88).for_model(defaults)
+    assert resolved.pred_iou_thresh == 0.88  # explicit, though equal to the default
+    assert resolved.stability_score_thresh == 0.8
+    assert resolved.box_nms_thresh == 0.7
+
+
+def test_file_and_overrides(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("generator: {points_per_side: 8, crop_n_layers: 1}\nmodel: {name: sam_vit_b}\n")
+    config = load_config(path, ["generator.points_per_side=16", "run.images_per_shard=7"])
+    assert config.generator.points_per_side == 16
+    assert config.generator.crop_n_layers == 1
+    assert config.run.images_per_shard == 7
+    assert config.model.name == "sam_vit_b"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("generator.points_per_sid=3", "generator.points_per_sid: no such key; did you mean"),
+        ("generatr.points_per_side=3", "generatr: no such key; did you mean generator"),
+        ("run.images_per_shard=0", "run.images_per_shard: .* got 0"),
+        ("generator=3", "generator: .* got 3"),
+        ("generator.points_per_side", "expected section.key=value"),
+        ("generator.points_per_side=[", "not valid YAML"),
+        ("model.imgsz=100", "model.imgsz"),
+    ],
+)
+def test_bad_overrides_name_path_value_and_nearest_key(override, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, [override])
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "!!python/object/apply:os.system ['true']"])
+def test_bad_files_are_named(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="bad.yaml"):
+        load_config(path)
+
+
+def test_every_shipped_config_loads():
+    from pathlib import Path
+
+    files = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+    assert files
+    for file in files:
+        load_config(file)
