@@ -1,0 +1,68 @@
+"""How far two results for the same image are from each other, mask by mask."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from amg.ops import rle
+
+MIN_IOU = 0.999
+MAX_SCORE_DIFFERENCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """The comparison of one image: twins are the masks at the same place in both lists."""
+
+    n_reference: int
+    n_ours: int
+    n_identical: int
+    min_iou: float
+    max_score_difference: float
+    same_places: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether the results are the same but for rounding at the threshold."""
+        return (
+            self.n_reference == self.n_ours
+            and self.min_iou >= MIN_IOU
+            and self.max_score_difference <= MAX_SCORE_DIFFERENCE
+            and self.same_places
+        )
+
+
+def compare_annotations(
+    reference: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]
+) -> ParityReport:
+    """Compare two lists of annotations with COCO RLE, as the original generator gives them.
+
+    `same_places` is whether twins come from the same point and crop. With unequal counts the
+    shorter list decides how many are compared.
+    """
+    twins = list(zip(reference, ours, strict=False))
+    ious = [_iou(a["segmentation"], b["segmentation"]) for a, b in twins]
+    differences = [
+        abs(a[score] - b[score]) for a, b in twins for score in ("predicted_iou", "stability_score")
+    ]
+    return ParityReport(
+        n_reference=len(reference),
+        n_ours=len(ours),
+        n_identical=sum(a["segmentation"] == b["segmentation"] for a, b in twins),
+        min_iou=min(ious, default=1.0),
+        max_score_difference=max(differences, default=0.0),
+        same_places=all(
+            np.allclose(a["point_coords"], b["point_coords"]) and a["crop_box"] == b["crop_box"]
+            for a, b in twins
+        ),
+    )
+
+
+def _iou(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
+    if first == second:
+        return 1.0
+    a, b = rle.decode(rle.from_coco(first)), rle.decode(rle.from_coco(second))
+    union = np.logical_or(a, b).sum()
+    return float(np.logical_and(a, b).sum() / union) if union else 1.0

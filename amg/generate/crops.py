@@ -1,0 +1,52 @@
+"""Overlapping crops of an image. Source: `segment_anything/utils/amg.py`, generate_crop_boxes."""
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A rectangle of the image, in its pixels, and the layer of crops it belongs to."""
+
+    box_xyxy: tuple[int, int, int, int]
+    layer: int
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        x0, y0, x1, y1 = self.box_xyxy
+        return y1 - y0, x1 - x0
+
+    @property
+    def box_xywh(self) -> tuple[int, int, int, int]:
+        """The same rectangle by its corner and size."""
+        x0, y0, x1, y1 = self.box_xyxy
+        return x0, y0, x1 - x0, y1 - y0
+
+
+def crop_image(size_hw: tuple[int, int], n_layers: int, overlap_ratio: float) -> list[Crop]:
+    """The whole image, then layers of 2, 4, 8, ... crops a side, column by column.
+
+    Crops of layer i overlap by `overlap_ratio` of the image's short side over 2 ** (i - 1).
+    Crops that a very flat image leaves without a pixel, on which the original fails, are left out.
+    """
+    height, width = size_hw
+    crops = [Crop((0, 0, width, height), 0)]
+    for layer in range(1, n_layers + 1):
+        n_per_side = 2**layer
+        overlap = int(overlap_ratio * min(size_hw) * (2 / n_per_side))
+        columns = _spans(width, n_per_side, overlap)
+        rows = _spans(height, n_per_side, overlap)
+        crops += [
+            Crop((x0, y0, x1, y1), layer)
+            for (x0, x1), (y0, y1) in product(columns, rows)
+            if x0 < x1 and y0 < y1
+        ]
+    return crops
+
+
+def _spans(length: int, n: int, overlap: int) -> list[tuple[int, int]]:
+    """The n overlapping spans (start, stop) that cover `length` pixels."""
+    span = math.ceil((overlap * (n - 1) + length) / n)
+    return [((span - overlap) * i, min((span - overlap) * i + span, length)) for i in range(n)]

@@ -1,0 +1,214 @@
+"""Segment everything in an image: the generator, from the top to the bottom of its pyramid.
+
+images -> crops -> chunks of point prompts -> masks, and back: NMS in the crop, NMS over the crops.
+Source: "Segment Anything" (2023), appendix B; `segment_anything/automatic_mask_generator.py`,
+whose masks, order and scores these are.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+
+from amg.config import GeneratorConfig
+from amg.errors import ImageError
+from amg.generate.crops import Crop, crop_image
+from amg.generate.filters import filter_candidates, masks_per_tile
+from amg.generate.nms import suppress_duplicates
+from amg.generate.points import layer_grids
+from amg.generate.regions import clean_small_regions
+from amg.models.interface import Frame, PromptableModel
+from amg.ops import rle
+from amg.records import ImageResult, Mask, MaskBatch, StageSeconds
+
+
+@dataclass(frozen=True, slots=True)
+class _CropTask:
+    """A crop that waits for the encoder, and which image it is of."""
+
+    image_index: int
+    image: np.ndarray
+    crop: Crop
+
+    @property
+    def pixels(self) -> np.ndarray:
+        x0, y0, x1, y1 = self.crop.box_xyxy
+        return self.image[y0:y1, x0:x1]
+
+
+@dataclass(slots=True)
+class _ImageInProgress:
+    """What the crops of one image have given so far."""
+
+    masks: list[Mask] = field(default_factory=list)
+    encode_s: float = 0.0
+    masks_s: float = 0.0
+
+
+class MaskGenerator:
+    """Generates masks for whole images by prompting a model with a grid of points."""
+
+    def __init__(self, model: PromptableModel, config: GeneratorConfig | None = None) -> None:
+        """Take a model and what to do with it.
+
+        `self.config` is the configuration in force: values that `config` does not set come from
+        the model's own defaults, then from the original generator's.
+        """
+        self.model = model
+        self.config = (config or GeneratorConfig()).for_model(model.info.generator_defaults)
+        self._grids = layer_grids(self.config)
+
+    def generate(self, image: np.ndarray) -> ImageResult:
+        """Segment everything in an image, (H, W, 3) uint8 RGB.
+
+        Raises ImageError for an array of another shape or type.
+        """
+        return self.generate_batch([image])[0]
+
+    @torch.inference_mode()
+    def generate_batch(self, images: Sequence[np.ndarray]) -> list[ImageResult]:
+        """Segment several images, of any sizes: their crops share encoder batches.
+
+        Raises ImageError as `generate` does, before any work.
+        """
+        for index, image in enumerate(images):
+            _check_image(image, index)
+        in_progress = [_ImageInProgress() for _ in images]
+        tasks = self._crop_tasks(images)
+        while batch := list(islice(tasks, self.config.encoder_batch_size)):
+            self._process_batch(batch, in_progress)
+        return [
+            self._finish(image.shape[:2], progress)
+            for image, progress in zip(images, in_progress, strict=True)
+        ]
+
+    def _crop_tasks(self, images: Sequence[np.ndarray]) -> Iterator[_CropTask]:
+        for index, image in enumerate(images):
+            size_hw = image.shape[0], image.shape[1]
+            config = self.config
+            for crop in crop_image(size_hw, config.crop_n_layers, config.crop_overlap_ratio):
+                yield _CropTask(index, image, crop)
+
+    def _process_batch(self, tasks: list[_CropTask], in_progress: list[_ImageInProgress]) -> None:
+        """Encode crops together, then make the masks of each."""
+        started = time.perf_counter()
+        pixels, frames = self.model.preprocess([task.pixels for task in tasks])
+        features = self.model.encode(pixels)
+        encode_s = (time.perf_counter() - started) / len(tasks)
+        for task, frame, crop_features in zip(tasks, frames, features, strict=True):
+            started = time.perf_counter()
+            progress = in_progress[task.image_index]
+            progress.masks += self._process_crop(task, frame, crop_features)
+            progress.encode_s += encode_s
+            progress.masks_s += time.perf_counter() - started
+
+    def _process_crop(self, task: _CropTask, frame: Frame, features: torch.Tensor) -> list[Mask]:
+        """All prompts on one crop; its duplicates removed; survivors encoded."""
+        height, width = task.crop.size_hw
+        points_xy = self._grids[task.crop.layer] * np.array([width, height])
+        chunks = [
+            masks
+            for chunk in _split(points_xy, self.config.points_per_batch)
+            if len(masks := self._process_points(task, frame, features, chunk))
+        ]
+        if not chunks:
+            return []
+        masks = MaskBatch.concatenate(chunks)
+        keep = suppress_duplicates(
+            masks.boxes_xyxy, masks.predicted_iou, self.config.box_nms_thresh
+        )
+        return self._encode_masks(masks.select(keep), task, frame)
+
+    def _process_points(
+        self, task: _CropTask, frame: Frame, features: torch.Tensor, points_xy: np.ndarray
+    ) -> MaskBatch:
+        """One chunk of prompts (N, 2), in the crop's pixels, to filtered masks."""
+        candidates = self.model.decode(features, frame, points_xy, self.config.pred_iou_thresh)
+        size_hw = task.image.shape[0], task.image.shape[1]
+        prompts = torch.from_numpy(points_xy).to(candidates.level.device)
+        return filter_candidates(
+            candidates, prompts, self.model, frame, task.crop, size_hw, self.config
+        )
+
+    def _encode_masks(self, masks: MaskBatch, task: _CropTask, frame: Frame) -> list[Mask]:
+        """Draw the survivors again at full resolution, and write them in the image's frame."""
+        rles: list[rle.Rle] = []
+        for logits in masks.logits.split(masks_per_tile(task.crop.size_hw)):
+            drawn = self.model.upsample(logits, frame) > self.model.mask_threshold
+            rles += rle.encode_masks(_uncrop(drawn.cpu().numpy(), task))
+        x0, y0, _, _ = task.crop.box_xyxy
+        rows = zip(
+            rles,
+            masks.boxes_xyxy.tolist(),
+            masks.predicted_iou.tolist(),
+            masks.stability_score.tolist(),
+            masks.points_xy.tolist(),
+            masks.level.tolist(),
+            strict=True,
+        )
+        return [
+            Mask(
+                rle=encoded,
+                area=rle.area(encoded),
+                bbox_xywh=(box[0] + x0, box[1] + y0, box[2] - box[0], box[3] - box[1]),
+                predicted_iou=predicted_iou,
+                stability_score=stability,
+                point_xy=(point[0] + x0, point[1] + y0),
+                crop_box_xywh=task.crop.box_xywh,
+                crop_layer=task.crop.layer,
+                level=level,
+            )
+            for encoded, box, predicted_iou, stability, point, level in rows
+        ]
+
+    def _finish(self, size_hw: tuple[int, int], progress: _ImageInProgress) -> ImageResult:
+        """Remove duplicates between crops, and clean small regions."""
+        masks = progress.masks
+        if self.config.crop_n_layers > 0:
+            masks = _suppress_between_crops(masks, self.config.crop_nms_thresh)
+        if self.config.min_mask_region_area > 0:
+            threshold = max(self.config.box_nms_thresh, self.config.crop_nms_thresh)
+            masks = clean_small_regions(masks, self.config.min_mask_region_area, threshold)
+        seconds = StageSeconds(encode=progress.encode_s, masks=progress.masks_s)
+        return ImageResult((size_hw[0], size_hw[1]), tuple(masks), seconds)
+
+
+def _suppress_between_crops(masks: list[Mask], iou_threshold: float) -> list[Mask]:
+    """Of duplicates between crops keep the one from the smaller crop, which saw more detail."""
+    if not masks:
+        return []
+    boxes_xywh = torch.tensor([mask.bbox_xywh for mask in masks], dtype=torch.float32)
+    boxes_xyxy = torch.cat([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], dim=1)
+    crop_areas = torch.tensor([mask.crop_box_xywh[2] * mask.crop_box_xywh[3] for mask in masks])
+    keep = suppress_duplicates(boxes_xyxy, 1 / crop_areas, iou_threshold)
+    return [masks[i] for i in keep.tolist()]
+
+
+def _uncrop(masks: np.ndarray, task: _CropTask) -> np.ndarray:
+    """Masks (M, H, W) bool of a crop to masks of the whole image."""
+    height, width = task.image.shape[:2]
+    x0, y0, x1, y1 = task.crop.box_xyxy
+    if (y1 - y0, x1 - x0) == (height, width):
+        return masks
+    return np.pad(masks, ((0, 0), (y0, height - y1), (x0, width - x1)))
+
+
+def _split(points_xy: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(points_xy), size):
+        yield points_xy[start : start + size]
+
+
+def _check_image(image: np.ndarray, index: int) -> None:
+    shape = getattr(image, "shape", None)
+    dtype = getattr(image, "dtype", None)
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or dtype != np.uint8:
+        raise ImageError(
+            "decode_error",
+            f"images[{index}]: expected an array (H, W, 3) uint8, got {type(image).__name__} "
+            f"{shape} {dtype}",
+        )
+    if image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError("decode_error", f"images[{index}]: expected (H, W, 3) RGB, got {shape}")

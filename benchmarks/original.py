@@ -1,0 +1,85 @@
+"""The original generator, `segment-anything` 1.0, on the weights of one of our models.
+
+The oracle of tests and benchmarks. Its own modules are used wherever it has them; TinyViT, which
+it has not, is ours.
+"""
+
+from functools import partial
+
+from segment_anything import SamAutomaticMaskGenerator
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import nn
+
+from amg.config import GeneratorConfig
+from amg.models import image_encoder_vit
+from amg.models.sam import SAMModel
+
+# What the original generator knows; the rest is ours.
+_PARAMETERS = (
+    "points_per_side",
+    "points_per_batch",
+    "pred_iou_thresh",
+    "stability_score_thresh",
+    "stability_score_offset",
+    "box_nms_thresh",
+    "crop_n_layers",
+    "crop_nms_thresh",
+    "crop_overlap_ratio",
+    "crop_n_points_downscale_factor",
+    "point_grids",
+    "min_mask_region_area",
+)
+
+
+def original_generator(model: SAMModel, config: GeneratorConfig) -> SamAutomaticMaskGenerator:
+    """Build the original generator with a model's weights and the same parameters."""
+    parameters = {name: getattr(config, name) for name in _PARAMETERS}
+    return SamAutomaticMaskGenerator(original_sam(model), output_mode="coco_rle", **parameters)
+
+
+def original_sam(model: SAMModel) -> Sam:
+    """Build the original `Sam` with a model's weights."""
+    encoder = model.image_encoder
+    decoder = model.mask_decoder
+    dim = decoder.transformer_dim
+    blocks = decoder.transformer.layers
+    sam = Sam(
+        _original_vit(encoder) if isinstance(encoder, image_encoder_vit.ImageEncoderViT) else encoder,
+        PromptEncoder(
+            embed_dim=dim,
+            image_embedding_size=model.prompt_encoder.image_embedding_size,
+            input_image_size=model.prompt_encoder.input_image_size,
+            mask_in_chans=16,
+        ),
+        MaskDecoder(
+            transformer_dim=dim,
+            transformer=TwoWayTransformer(
+                depth=len(blocks),
+                embedding_dim=dim,
+                num_heads=blocks[0].self_attn.num_heads,
+                mlp_dim=blocks[0].mlp.lin1.out_features,
+            ),
+        ),
+    )
+    sam.load_state_dict(model.state_dict(), strict=True)
+    return sam.eval().to(model.device)
+
+
+def _original_vit(encoder: image_encoder_vit.ImageEncoderViT) -> ImageEncoderViT:
+    blocks = encoder.blocks
+    return ImageEncoderViT(
+        img_size=encoder.img_size,
+        embed_dim=encoder.patch_embed.proj.out_channels,
+        depth=len(blocks),
+        num_heads=blocks[0].attn.num_heads,
+        norm_layer=partial(nn.LayerNorm, eps=blocks[0].norm1.eps),
+        use_rel_pos=blocks[0].attn.use_rel_pos,
+        window_size=max(block.window_size for block in blocks),
+        global_attn_indexes=[i for i, block in enumerate(blocks) if not block.window_size],
+    )

@@ -1,0 +1,46 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from segment_anything.utils import amg as original
+
+from amg.generate.crops import crop_image
+
+SIDES = st.integers(1, 400)
+RATIOS = st.floats(0, 0.99)
+
+
+@given(SIDES, SIDES, st.integers(0, 3), RATIOS)
+def test_crops_are_the_originals(height, width, n_layers, ratio):
+    boxes, layers = original.generate_crop_boxes((height, width), n_layers, ratio)
+    expected = [
+        (tuple(box), layer)
+        for box, layer in zip(boxes, layers, strict=True)
+        if box[0] < box[2] and box[1] < box[3]  # empty crops crash the original
+    ]
+    crops = crop_image((height, width), n_layers, ratio)
+    assert [(crop.box_xyxy, crop.layer) for crop in crops] == expected
+
+
+@given(SIDES, SIDES, st.integers(1, 3), RATIOS)
+def test_each_layer_covers_the_image(height, width, n_layers, ratio):
+    for layer in range(n_layers + 1):
+        covered = np.zeros((height, width), dtype=bool)
+        for crop in crop_image((height, width), n_layers, ratio):
+            if crop.layer == layer:
+                x0, y0, x1, y1 = crop.box_xyxy
+                assert 0 <= x0 < x1 <= width
+                assert 0 <= y0 < y1 <= height
+                assert crop.size_hw == (y1 - y0, x1 - x0)
+                covered[y0:y1, x0:x1] = True
+        assert covered.all()
+
+
+def test_crops_go_column_by_column():
+    crops = crop_image((90, 120), 1, 0.0)
+    assert [crop.box_xywh for crop in crops] == [
+        (0, 0, 120, 90),
+        (0, 0, 60, 45),
+        (0, 45, 60, 45),
+        (60, 0, 60, 45),
+        (60, 45, 60, 45),
+    ]

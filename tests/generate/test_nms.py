@@ -1,0 +1,41 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.ops import batched_nms, box_iou
+
+from amg.generate.nms import suppress_duplicates
+
+BOXES = st.lists(
+    st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 30), st.integers(0, 30)),
+    min_size=1,
+    max_size=40,
+)
+
+
+def _tensors(boxes_xywh, seed):
+    boxes = torch.tensor([(x, y, x + w, y + h) for x, y, w, h in boxes_xywh])
+    return boxes, torch.rand(len(boxes), generator=torch.Generator().manual_seed(seed))
+
+
+@given(BOXES, st.integers(0, 9), st.floats(0.05, 0.95))
+def test_keeps_what_the_original_keeps(boxes_xywh, seed, threshold):
+    boxes, scores = _tensors(boxes_xywh, seed)
+    expected = batched_nms(boxes.float(), scores, torch.zeros(len(boxes)), threshold)
+    assert torch.equal(suppress_duplicates(boxes, scores, threshold), expected)
+
+
+@given(BOXES, st.integers(0, 9), st.floats(0.05, 0.95))
+def test_is_idempotent_and_leaves_no_duplicates(boxes_xywh, seed, threshold):
+    boxes, scores = _tensors(boxes_xywh, seed)
+    keep = suppress_duplicates(boxes, scores, threshold)
+    again = suppress_duplicates(boxes[keep], scores[keep], threshold)
+    assert torch.equal(again, torch.arange(len(keep)))
+    kept = boxes[keep].float()
+    off_diagonal = box_iou(kept, kept).nan_to_num().fill_diagonal_(0)
+    assert (off_diagonal <= threshold + 1e-6).all()
+    assert (scores[keep].diff() <= 0).all()
+
+
+def test_ties_stay_in_their_order():
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60]])
+    assert suppress_duplicates(boxes, torch.ones(3), 0.7).tolist() == [0, 2]
