@@ -1,0 +1,46 @@
+"""`make demo`: segment the photos inside scikit-image's wheel and draw what was found.
+
+Leaves OUT/photos, the run's OUT/masks with its Parquet shard, and a picture for each photo.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import skimage.data
+import typer
+from PIL import Image
+
+from amg.config import load_config
+from amg.io.images import decode_image, read_bytes
+from amg.io.shards import read_shard
+from amg.view.overlay import draw_side_by_side
+from pipelines.driver import Run
+
+# In the wheel itself: no download.
+PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "coins")
+
+
+def write_photos(folder: Path) -> None:
+    """Write the photos as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PHOTOS:
+        photo: np.ndarray = getattr(skimage.data, name)()
+        Image.fromarray(photo).save(folder / f"{name}.png")
+
+
+def main(out: Annotated[Path, typer.Option(help="Folder for photos, masks and pictures.")]) -> None:
+    """Segment the photos and draw the masks over them."""
+    write_photos(out / "photos")
+    run = Run([out / "photos"], out / "masks", load_config(), overwrite=True)
+    run.execute(lambda row: typer.echo(f"{row.image_id}: {len(row.masks)} masks"))
+    for shard in run.shard_paths():
+        for row in read_shard(shard):
+            photo = decode_image(read_bytes(out / "photos" / row.image_id)).rgb
+            picture = out / f"{Path(row.image_id).stem}.png"
+            Image.fromarray(draw_side_by_side(photo, row.masks)).save(picture)
+            typer.echo(f"look at {picture}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

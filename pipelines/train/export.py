@@ -1,0 +1,29 @@
+"""Write a trained model as the built-in one: float16 safetensors with its origin inside.
+
+python -m pipelines.train.export --state work/nano/state.pt --out amg/models/weights
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from amg.models.checkpoint import save_weights
+from pipelines.train.train import averaged_model
+
+
+def main(
+    state: Annotated[Path, typer.Option(help="state.pt of a training.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path(
+        "amg/models/weights/nano.safetensors"
+    ),
+) -> None:
+    """Export the running mean of the weights."""
+    progress = torch.load(state, weights_only=True, map_location="cpu")["progress"]
+    metadata = {"model": "nano", **{name: str(value) for name, value in progress.items()}}
+    save_weights(averaged_model(state), out, metadata, half=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

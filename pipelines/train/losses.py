@@ -1,0 +1,69 @@
+"""What the built-in model is trained to do: draw the regions at a point, and know how well.
+
+Logits are (N, M, P) for M masks at N prompts over P cells; targets (N, G, P) give the share of
+each cell that each of a prompt's G regions covers.
+"""
+
+from itertools import permutations
+
+import torch
+import torch.nn.functional as F
+
+
+def pairwise_mask_loss(logits: torch.Tensor, targets: torch.Tensor, balance: float) -> torch.Tensor:
+    """Cross-entropy plus dice of every mask with every region, (N, M, G).
+
+    `balance` weighs foreground by (background / foreground) ** balance: 1 makes both sides equal,
+    which starts learning at once; 0 is the plain mean. Matrix products keep M x G pairs cheap.
+    """
+    on, off = targets, 1 - targets
+    n_on, n_off = on.sum(-1), off.sum(-1)
+    weight_on = ((n_off + 1) / (n_on + 1)) ** balance
+    norm = (weight_on * n_on + n_off).unsqueeze(1)
+    miss = F.softplus(-logits) @ on.mT
+    false_alarm = F.softplus(logits) @ off.mT
+    cross_entropy = (weight_on.unsqueeze(1) * miss + false_alarm) / norm
+
+    probability = logits.sigmoid()
+    overlap = probability @ on.mT
+    total = probability.sum(-1).unsqueeze(2) + n_on.unsqueeze(1)
+    dice = 1 - (2 * overlap + 1) / (total + 1)
+    return cross_entropy + dice
+
+
+def matched_loss(pairwise: torch.Tensor, order_bonus: float = 0.05) -> torch.Tensor:
+    """The mean loss of the best one-to-one matching of masks with regions, (N,).
+
+    pairwise: (N, K, K). The nesting order (part, object, group) gets a small bonus, so that each
+    mask keeps a meaning unless another order fits clearly better.
+    """
+    size = pairwise.shape[-1]
+    orders = list(permutations(range(size)))
+    rows = torch.arange(size)
+    losses = torch.stack([pairwise[:, rows, list(order)].mean(1) for order in orders], dim=1)
+    handicap = losses.new_tensor([0.0] + [order_bonus] * (len(orders) - 1))
+    best = (losses.detach() + handicap).argmin(1)
+    return losses.gather(1, best.unsqueeze(1)).squeeze(1)
+
+
+@torch.no_grad()
+def pairwise_iou(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """IoU of each thresholded mask with each region, (N, M, G)."""
+    masks, regions = (logits > 0).float(), (targets > 0.5).float()
+    overlap = masks @ regions.mT
+    union = masks.sum(-1).unsqueeze(2) + regions.sum(-1).unsqueeze(1) - overlap
+    return overlap / union.clamp(min=1)
+
+
+def affinity_logits(
+    embedding: torch.Tensor, points_xy: torch.Tensor, project: torch.nn.Linear, stride: int
+) -> torch.Tensor:
+    """Likeness (P, G, h * w) of each pixel to the P pixels under the points, in G senses.
+
+    embedding: (C, h, w) features of one image; project maps C to G * (C + 1): a filter and an
+    offset for each sense, made from the point's own features.
+    """
+    cells = (points_xy / stride).long()
+    at_points = embedding[:, cells[:, 1], cells[:, 0]].T
+    filters = project(at_points).unflatten(1, (-1, len(embedding) + 1))
+    return filters[..., :-1] @ embedding.flatten(1) + filters[..., -1:]
