@@ -33,31 +33,31 @@ class GeneratorConfig(_Strict):
     Values that are not set explicitly give way to the model's own defaults, where it has some.
     """
 
-    points_per_side: int | None = Field(32, ge=1, le=1024)
+    points_per_side: int | None = Field(default=32, ge=1, le=1024)
     """Points along one side of the image: points_per_side ** 2 prompts. None: `point_grids`."""
-    points_per_batch: int = Field(64, ge=1)
+    points_per_batch: int = Field(default=64, ge=1)
     """Prompts that the model decodes at once."""
     pred_iou_thresh: UnitInterval = 0.88
     """Keep masks whose predicted IoU is above; 0 keeps all."""
     stability_score_thresh: UnitInterval = 0.95
     """Keep masks whose stability score is at least this; 0 keeps all."""
-    stability_score_offset: float = Field(1.0, ge=0)
+    stability_score_offset: float = Field(default=1.0, ge=0)
     """How far the logit threshold moves each way to measure stability."""
     box_nms_thresh: UnitInterval = 0.7
     """Box IoU above which the mask of lower predicted IoU goes, within a crop."""
-    crop_n_layers: int = Field(0, ge=0, le=6)
+    crop_n_layers: int = Field(default=0, ge=0, le=6)
     """Layers of crops beside the whole image; layer i has (2 ** i) ** 2 crops."""
     crop_nms_thresh: UnitInterval = 0.7
     """Box IoU above which the mask of the larger crop goes, between crops."""
-    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1)
+    crop_overlap_ratio: float = Field(default=512 / 1500, ge=0, lt=1)
     """Overlap of the first layer's crops, as a share of the image's short side."""
-    crop_n_points_downscale_factor: int = Field(1, ge=1)
+    crop_n_points_downscale_factor: int = Field(default=1, ge=1)
     """Points per side are divided by this to the power of the crop's layer."""
     point_grids: Annotated[tuple[PointGrid, ...] | None, Field(strict=False)] = None
     """Instead of `points_per_side`: for each layer, points (x, y) in the unit square."""
-    min_mask_region_area: int = Field(0, ge=0)
+    min_mask_region_area: int = Field(default=0, ge=0)
     """Fill holes and drop islands smaller than this many pixels; 0 leaves masks alone."""
-    encoder_batch_size: int = Field(4, ge=1)
+    encoder_batch_size: int = Field(default=4, ge=1)
     """Crops that the image encoder takes at once."""
 
     @model_validator(mode="before")
@@ -93,19 +93,19 @@ class ModelConfig(_Strict):
     name: str = "nano"
     checkpoint: Annotated[Path | None, Field(strict=False)] = None
     device: str | None = None
-    imgsz: int | None = Field(None, ge=16, multiple_of=16)
+    imgsz: int | None = Field(default=None, ge=16, multiple_of=16)
 
 
 class RunConfig(_Strict):
     """How a corpus is worked through and written."""
 
-    images_per_shard: int = Field(256, ge=1)
+    images_per_shard: int = Field(default=256, ge=1)
     """Images in one Parquet file."""
-    images_per_batch: int = Field(4, ge=1)
+    images_per_batch: int = Field(default=4, ge=1)
     """Images that are generated together, sharing encoder batches."""
-    decode_threads: int = Field(2, ge=1, le=64)
+    decode_threads: int = Field(default=2, ge=1, le=64)
     """Threads that read and decode images ahead of the model."""
-    max_image_pixels: int = Field(2**28, ge=1)
+    max_image_pixels: int = Field(default=2**28, ge=1)
     """Images with more pixels become rows with status too_large."""
 
 

@@ -50,7 +50,9 @@ def original_sam(model: SAMModel) -> Sam:
     dim = decoder.transformer_dim
     blocks = decoder.transformer.layers
     sam = Sam(
-        _original_vit(encoder) if isinstance(encoder, image_encoder_vit.ImageEncoderViT) else encoder,
+        _original_vit(encoder)
+        if isinstance(encoder, image_encoder_vit.ImageEncoderViT)
+        else encoder,
         PromptEncoder(
             embed_dim=dim,
             image_embedding_size=model.prompt_encoder.image_embedding_size,

@@ -8,9 +8,7 @@ from amg.config import load_config
 
 def test_defaults_are_the_originals():
     names = SamAutomaticMaskGenerator.__init__.__code__.co_varnames
-    defaults = dict(
-        zip(names[2:], SamAutomaticMaskGenerator.__init__.__defaults__, strict=False)
-    )
+    defaults = dict(zip(names[2:], SamAutomaticMaskGenerator.__init__.__defaults__, strict=False))
     ours = GeneratorConfig()
     shared = [name for name in defaults if name in GeneratorConfig.model_fields]
     assert len(shared) == 12
@@ -84,7 +82,7 @@ def test_bad_overrides_name_path_value_and_nearest_key(override, said):
 def test_bad_files_are_named(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="bad.yaml"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_config(path)
 
 

@@ -81,7 +81,9 @@ def drop_small_islands(mask: np.ndarray, min_area_px: int) -> np.ndarray:
 
 def _label(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Region numbers (H, W), 0 outside, and the area of each."""
-    _, regions, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), _CONNECTIVITY)
+    _, regions, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=_CONNECTIVITY
+    )
     return regions, stats[:, cv2.CC_STAT_AREA].copy()
 
 

@@ -69,7 +69,7 @@ def sample_points(rng: np.random.Generator, parts: np.ndarray, n_points: int) ->
 class SceneStream(IterableDataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
     """An endless stream of new scenes with points; each worker has a stream of its own."""
 
-    def __init__(self, size_px: int, n_points: int, seed: int) -> None:
+    def __init__(self, size_px: int, n_points: int, seed: tuple[int, ...]) -> None:
         super().__init__()
         self.size_px = size_px
         self.n_points = n_points
@@ -79,7 +79,7 @@ class SceneStream(IterableDataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
         """Yield image (S, S, 3) uint8, points (P, 2) float32, labels (3, S, S) int32."""
         cv2.setNumThreads(0)
         worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
+        rng = np.random.default_rng([*self.seed, 0 if worker is None else worker.id])
         while True:
             scene = make_scene(rng, self.size_px)
             yield scene.image, self._points(rng, scene), scene.levels
@@ -89,7 +89,7 @@ class SceneStream(IterableDataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
 
 
 def stream_batches(
-    size_px: int, n_points: int, batch_size: int, seed: int, n_workers: int
+    size_px: int, n_points: int, batch_size: int, seed: tuple[int, ...], n_workers: int
 ) -> Iterator[TrainingBatch]:
     """An endless stream of batches, made in `n_workers` processes beside the training."""
     loader = DataLoader(

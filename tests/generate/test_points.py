@@ -13,7 +13,9 @@ def test_point_grid_is_the_originals(side):
     np.testing.assert_array_equal(point_grid(side), original.build_point_grid(side))
 
 
-@pytest.mark.parametrize(("side", "layers", "scale"), [(32, 2, 2), (32, 3, 1), (9, 2, 3), (10, 1, 4)])
+@pytest.mark.parametrize(
+    ("side", "layers", "scale"), [(32, 2, 2), (32, 3, 1), (9, 2, 3), (10, 1, 4)]
+)
 def test_layer_grids_shrink_as_the_originals(side, layers, scale):
     config = GeneratorConfig(
         points_per_side=side, crop_n_layers=layers, crop_n_points_downscale_factor=scale
@@ -24,9 +26,7 @@ def test_layer_grids_shrink_as_the_originals(side, layers, scale):
 
 
 def test_a_grid_that_shrinks_to_nothing_is_empty():
-    config = GeneratorConfig(
-        points_per_side=2, crop_n_layers=2, crop_n_points_downscale_factor=2
-    )
+    config = GeneratorConfig(points_per_side=2, crop_n_layers=2, crop_n_points_downscale_factor=2)
     assert [len(grid) for grid in layer_grids(config)] == [4, 1, 0]
 
 

@@ -81,7 +81,7 @@ def test_an_error_leaves_the_shard_before_alone(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(ShardError, match="part.parquet"):
+    with pytest.raises(ShardError, match=r"part\.parquet"):
         ShardWriter(tmp_path / "data" / "part.parquet", {})
 
 

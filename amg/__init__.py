@@ -1,0 +1,29 @@
+"""Segment everything in every image of a large corpus with the SAM family, and keep the result."""
+
+from amg.config import GeneratorConfig
+from amg.errors import (
+    AmgError,
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    RleError,
+    ShardError,
+)
+from amg.generate.generator import MaskGenerator
+from amg.models.registry import load_model
+from amg.records import ImageResult, Mask, Rle
+
+__all__ = [
+    "AmgError",
+    "CheckpointError",
+    "ConfigError",
+    "GeneratorConfig",
+    "ImageError",
+    "ImageResult",
+    "Mask",
+    "MaskGenerator",
+    "Rle",
+    "RleError",
+    "ShardError",
+    "load_model",
+]

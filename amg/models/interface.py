@@ -1,0 +1,74 @@
+"""The one interface between the mask generator and every family of models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How a crop lies in the model's square input.
+
+    `size_hw`: the crop's own size. `resized_hw`: its size in the input, from the top left corner.
+    """
+
+    size_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The M masks of a chunk of prompts that passed the predicted-IoU filter, prompt by prompt.
+
+    `logits` (M, h, w) low-res; `predicted_iou` (M,) float; `prompt_index` and `level` (M,) int64:
+    which prompt of the chunk, and which of its masks.
+    """
+
+    logits: torch.Tensor
+    predicted_iou: torch.Tensor
+    prompt_index: torch.Tensor
+    level: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model this is: its registry name and the sha256 of its weights, for provenance.
+
+    `generator_defaults` are the `GeneratorConfig` values that suit this model's scores, where the
+    original's do not.
+    """
+
+    name: str = "custom"
+    weights_sha256: str | None = None
+    generator_defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PromptableModel(Protocol):
+    """What the generator needs of a model."""
+
+    info: ModelInfo
+    mask_threshold: float
+
+    def preprocess(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[Frame]]:
+        """Crops (H, W, 3) uint8 RGB of any sizes to one batch (B, 3, S, S), and their frames."""
+        ...
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """A batch (B, 3, S, S) to features that index by image."""
+        ...
+
+    def decode(
+        self, features: torch.Tensor, frame: Frame, points_xy: np.ndarray, pred_iou_thresh: float
+    ) -> Candidates:
+        """The candidates of single-point prompts (N, 2), in the crop's pixels, on one image.
+
+        Kept are masks with predicted IoU above `pred_iou_thresh`; all, where that is not positive.
+        """
+        ...
+
+    def upsample(self, logits: torch.Tensor, frame: Frame) -> torch.Tensor:
+        """Low-res logits (M, h, w) to the crop's own size, (M, H, W)."""
+        ...

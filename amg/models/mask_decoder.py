@@ -1,0 +1,120 @@
+"""SAM's mask decoder: an image embedding and prompts to masks with predicted IoU.
+
+Sources: "Segment Anything" (2023), appendix A; `segment_anything/modeling/mask_decoder.py`.
+The predicted IoU comes from a token alone, so `attend` and `upscale` are steps of their own:
+a caller can drop poor prompts between them, before the expensive part.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from amg.models.layers import MLP, LayerNorm2d
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedTokens:
+    """What the transformer knows of N prompts, before any mask is drawn.
+
+    `pixels` (N, C, h, w); `mask_tokens` and `predicted_iou` have one entry for each mask:
+    (N, M, C) and (N, M).
+    """
+
+    pixels: torch.Tensor
+    mask_tokens: torch.Tensor
+    predicted_iou: torch.Tensor
+
+
+class MaskDecoder(nn.Module):
+    """A two-way transformer, an upscaling by 4, and one hypernetwork for each mask."""
+
+    def __init__(
+        self,
+        *,
+        transformer_dim: int,
+        transformer: nn.Module,
+        num_multimask_outputs: int = 3,
+        activation: type[nn.Module] = nn.GELU,
+        iou_head_depth: int = 3,
+        iou_head_hidden_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.transformer_dim = transformer_dim
+        self.transformer = transformer
+        # The first mask is for prompts that leave no doubt, the others for ambiguous ones.
+        self.num_mask_tokens = num_multimask_outputs + 1
+        self.iou_token = nn.Embedding(1, transformer_dim)
+        self.mask_tokens = nn.Embedding(self.num_mask_tokens, transformer_dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(transformer_dim, transformer_dim // 4, kernel_size=2, stride=2),
+            LayerNorm2d(transformer_dim // 4),
+            activation(),
+            nn.ConvTranspose2d(transformer_dim // 4, transformer_dim // 8, kernel_size=2, stride=2),
+            activation(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(transformer_dim, transformer_dim, transformer_dim // 8, 3)
+            for _ in range(self.num_mask_tokens)
+        )
+        self.iou_prediction_head = MLP(
+            transformer_dim, iou_head_hidden_dim, self.num_mask_tokens, iou_head_depth
+        )
+
+    def forward(
+        self,
+        image_embeddings: torch.Tensor,
+        image_pe: torch.Tensor,
+        sparse_prompt_embeddings: torch.Tensor,
+        dense_prompt_embeddings: torch.Tensor,
+        multimask_output: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw the masks of N prompts on one image.
+
+        image_embeddings and image_pe (1, C, h, w), sparse (N, T, C), dense (N or 1, C, h, w).
+        Gives logits (N, M, 4h, 4w) and predicted IoU (N, M): three masks, or the single one.
+        """
+        decoded = self.attend(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
+        )
+        chosen = slice(1, None) if multimask_output else slice(0, 1)
+        logits = self.draw(self.upscale(decoded.pixels), decoded.mask_tokens)
+        return logits[:, chosen], decoded.predicted_iou[:, chosen]
+
+    def attend(
+        self,
+        image_embeddings: torch.Tensor,
+        image_pe: torch.Tensor,
+        sparse_prompt_embeddings: torch.Tensor,
+        dense_prompt_embeddings: torch.Tensor,
+    ) -> DecodedTokens:
+        """Run the transformer; shapes as in `forward`, with all M masks."""
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        output_tokens = output_tokens.expand(len(sparse_prompt_embeddings), -1, -1)
+        tokens = torch.cat([output_tokens, sparse_prompt_embeddings], dim=1)
+
+        tokens, pixels = self.transformer(
+            image_embeddings + dense_prompt_embeddings, image_pe, tokens
+        )
+        return DecodedTokens(
+            pixels=pixels.transpose(1, 2).unflatten(2, image_embeddings.shape[-2:]),
+            mask_tokens=tokens[:, 1 : 1 + self.num_mask_tokens],
+            predicted_iou=self.iou_prediction_head(tokens[:, 0]),
+        )
+
+    def upscale(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, h, w) to the features that masks are drawn from, (N, C / 8, 4h, 4w)."""
+        return self.output_upscaling(pixels)
+
+    def draw(self, upscaled: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
+        """Map features (N, C / 8, 4h, 4w) and mask tokens (N, M, C) to logits (N, M, 4h, 4w)."""
+        weights = torch.stack(
+            [
+                mlp(token)
+                for mlp, token in zip(
+                    self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True
+                )
+            ],
+            dim=1,
+        )
+        return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from amg.evaluate.parity import compare_annotations
+from amg.ops import rle
+
+
+def _annotation(bits, **changes):
+    annotation = {
+        "segmentation": rle.to_coco(rle.encode_masks(bits[None])[0]),
+        "predicted_iou": 0.9,
+        "stability_score": 0.97,
+        "point_coords": [[3.5, 4.5]],
+        "crop_box": [0, 0, 50, 40],
+    }
+    return {**annotation, **changes}
+
+
+BITS = np.zeros((40, 50), dtype=bool)
+BITS[:, :40] = True
+
+
+def test_equal_results_are_exact():
+    annotations = [_annotation(BITS), _annotation(~BITS)]
+    report = compare_annotations(annotations, annotations)
+    assert report.exact
+    assert report.n_identical == 2
+
+
+def test_one_pixel_of_1600_at_the_threshold_is_accepted():
+    flipped = BITS.copy()
+    flipped[5, 40] = True
+    report = compare_annotations([_annotation(BITS)], [_annotation(flipped)])
+    assert report.exact
+    assert report.n_identical == 0
+    assert report.min_iou == pytest.approx(1600 / 1601)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"predicted_iou": 0.9002},
+        {"stability_score": 0.96},
+        {"point_coords": [[3.5, 5.5]]},
+        {"crop_box": [0, 0, 50, 39]},
+    ],
+)
+def test_any_other_difference_is_not_exact(changes):
+    assert not compare_annotations([_annotation(BITS)], [_annotation(BITS, **changes)]).exact
+
+
+def test_other_pixels_count_or_order_are_not_exact():
+    first, second = _annotation(BITS), _annotation(~BITS)
+    two_pixels = BITS.copy()
+    two_pixels[5:7, 40] = True
+    assert not compare_annotations([first], [_annotation(two_pixels)]).exact
+    assert not compare_annotations([first, second], [first]).exact
+    assert not compare_annotations([first, second], [second, first]).exact

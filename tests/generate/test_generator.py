@@ -1,0 +1,156 @@
+"""The generator against the original on real photos, with the built-in model's weights."""
+
+import numpy as np
+import pytest
+
+from amg import GeneratorConfig, ImageError, MaskGenerator
+from amg.evaluate.parity import compare_annotations
+from amg.ops import rle
+from benchmarks.original import original_generator
+
+# Low enough that every photo gives dozens of masks to compare.
+LOOSE = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6}
+CASES = {
+    "plain": {"points_per_side": 8},
+    "model defaults": {"points_per_side": 8, "for_model": True},
+    "one crop layer": {
+        "points_per_side": 8,
+        "crop_n_layers": 1,
+        "crop_n_points_downscale_factor": 2,
+    },
+    "clean regions": {
+        "points_per_side": 8,
+        "min_mask_region_area": 150,
+        "crop_n_layers": 1,
+        "crop_n_points_downscale_factor": 4,
+    },
+    "explicit grid": {"point_grids": [[(0.1, 0.9), (0.5, 0.5), (0.33, 0.21), (1.0, 0.0)]]},
+    "no predicted-IoU filter": {"points_per_side": 3, "pred_iou_thresh": 0.0},
+    "no stability filter": {"points_per_side": 3, "stability_score_thresh": 0.0},
+    "uneven chunks": {"points_per_side": 5, "points_per_batch": 7, "box_nms_thresh": 0.4},
+}
+
+
+def _config(values):
+    values = dict(values)
+    loose = {} if values.pop("for_model", False) else LOOSE
+    return GeneratorConfig(**{**loose, **values})
+
+
+def _compare(model, config, image):
+    generator = MaskGenerator(model, config)
+    reference = original_generator(model, generator.config).generate(image)
+    return compare_annotations(reference, generator.generate(image).to_annotations())
+
+
+@pytest.mark.parametrize("photo", ["astronaut", "cat", "coffee", "rocket", "camera", "coins"])
+def test_masks_are_the_originals_on_photos(nano, photos, photo):
+    report = _compare(nano, _config(CASES["plain"]), photos[photo])
+    assert report.exact, report
+    assert report.n_ours >= 5
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "plain"])
+def test_masks_are_the_originals_in_every_mode(nano, photos, case):
+    report = _compare(nano, _config(CASES[case]), photos["astronaut"])
+    assert report.exact, report
+    assert report.n_ours >= 1
+
+
+def test_two_crop_layers_are_the_originals(nano, photos):
+    config = _config(
+        {"points_per_side": 8, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}
+    )
+    report = _compare(nano, config, photos["coffee"][:, 100:500])
+    assert report.exact, report
+    layers = {m.crop_layer for m in MaskGenerator(nano, config).generate(photos["coffee"]).masks}
+    assert layers == {0, 1, 2}
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (7, 5), (1, 1)])
+def test_slivers_are_the_originals(nano, photos, shape):
+    image = np.ascontiguousarray(photos["coffee"][: shape[0], : shape[1]])
+    config = GeneratorConfig(points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0)
+    report = _compare(nano, config, image)
+    assert report.exact, report
+
+
+def test_slivers_on_which_the_original_fails_give_a_result(nano):
+    image = np.full((1, 3000, 3), 90, dtype=np.uint8)
+    config = GeneratorConfig(points_per_side=2, crop_n_layers=1, pred_iou_thresh=0)
+    assert MaskGenerator(nano, config).generate(image).size_hw == (1, 3000)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize(
+    "nothing", [{"pred_iou_thresh": 1.0}, {"pred_iou_thresh": 0.0, "stability_score_thresh": 1.0}]
+)
+def test_no_mask_surviving_is_an_empty_result(nano, photos, layers, nothing):
+    config = GeneratorConfig(
+        points_per_side=2, crop_n_layers=layers, min_mask_region_area=10, **nothing
+    )
+    image = photos["astronaut"][:100, :120]
+    result = MaskGenerator(nano, config).generate(image)
+    assert [mask for mask in result.masks if mask.stability_score < 1] == []
+    assert result.to_annotations() == [] or nothing["pred_iou_thresh"] == 0
+
+
+def test_a_batch_gives_what_single_images_give(nano, photos):
+    images = [photos["astronaut"], photos["coffee"][:200], photos["cat"][50:, 40:]]
+    config = _config({"points_per_side": 4, "crop_n_layers": 1, "encoder_batch_size": 3})
+    generator = MaskGenerator(nano, config)
+    for image, together in zip(images, generator.generate_batch(images), strict=True):
+        alone = generator.generate(image)
+        report = compare_annotations(alone.to_annotations(), together.to_annotations())
+        assert report.exact, report
+        assert report.n_ours > 0
+
+
+def test_masks_agree_with_their_own_numbers(nano, photos):
+    image = photos["rocket"]
+    result = MaskGenerator(nano, _config({"points_per_side": 8})).generate(image)
+    assert result.size_hw == image.shape[:2]
+    assert result.masks
+    scores = [mask.predicted_iou for mask in result.masks]
+    assert scores == sorted(scores, reverse=True)
+    for mask in result.masks:
+        bits = rle.decode(mask.rle)
+        ys, xs = np.nonzero(bits)
+        assert mask.area == len(xs)
+        box = (xs.min(), ys.min(), np.ptp(xs), np.ptp(ys))
+        assert mask.bbox_xywh == box
+        assert mask.level in (0, 1, 2)
+        assert mask.crop_box_xywh == (0, 0, image.shape[1], image.shape[0])
+        assert mask.predicted_iou > 0.3
+        assert mask.stability_score >= 0.6
+
+
+def test_tiles_of_masks_do_not_change_them(nano, photos, monkeypatch):
+    image = photos["cat"]
+    config = _config({"points_per_side": 6})
+    whole = MaskGenerator(nano, config).generate(image)
+    monkeypatch.setattr("amg.generate.filters._TILE_ELEMENTS", 2 * image.shape[0] * image.shape[1])
+    assert MaskGenerator(nano, config).generate(image).masks == whole.masks
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        [[1, 2, 3]],
+    ],
+)
+def test_what_is_no_image_is_refused(nano, image):
+    with pytest.raises(ImageError, match=r"images\[0\]"):
+        MaskGenerator(nano).generate(image)
+
+
+@pytest.mark.slow
+def test_24_megapixels_are_the_originals(nano, photos):
+    tiles = np.tile(photos["astronaut"], (8, 12, 1))[:4000, :6000]
+    report = _compare(nano, _config({"points_per_side": 6}), tiles)
+    assert report.exact, report
+    assert report.n_ours >= 3

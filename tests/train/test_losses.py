@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from pipelines.train.losses import (
+    affinity_logits,
+    matched_loss,
+    pairwise_iou,
+    pairwise_mask_loss,
+)
+
+
+def _targets():
+    """Two prompts, two regions each over six cells, one cell half covered."""
+    return torch.tensor(
+        [[[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0.5, 0]], [[0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]]]
+    )
+
+
+def test_the_right_mask_costs_least_and_almost_nothing():
+    targets = _targets().round()
+    logits = (targets * 2 - 1) * 20
+    loss = pairwise_mask_loss(logits, targets, balance=1.0)
+    assert loss.shape == (2, 2, 2)
+    assert loss.diagonal(dim1=1, dim2=2).max() < 1e-3
+    assert loss[:, 0, 1].min() > 1
+
+
+def test_the_loss_is_the_sum_written_out():
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(2, 3, 6, generator=generator), _targets()
+    on, off = targets[1, 0], 1 - targets[1, 0]
+    weight = ((off.sum() + 1) / (on.sum() + 1)) ** 0.7
+    x = logits[1, 2]
+    cross_entropy = -(weight * on * x.sigmoid().log() + off * (1 - x.sigmoid()).log()).sum()
+    cross_entropy = cross_entropy / (weight * on.sum() + off.sum())
+    p = x.sigmoid()
+    dice = 1 - (2 * (p * on).sum() + 1) / (p.sum() + on.sum() + 1)
+    loss = pairwise_mask_loss(logits, targets, balance=0.7)[1, 2, 0]
+    assert loss.item() == pytest.approx((cross_entropy + dice).item(), rel=1e-5)
+
+
+def test_matching_is_one_to_one_and_prefers_the_nesting_order():
+    # Alone, both masks would take the first region.
+    pairwise = torch.tensor([[[0.1, 0.9], [0.2, 0.8]]])
+    assert matched_loss(pairwise).item() == pytest.approx(0.45)
+    crossed = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
+    assert matched_loss(crossed).item() == pytest.approx(0.1)
+    nearly_equal = torch.tensor([[[0.5, 0.49], [0.49, 0.5]]])
+    assert matched_loss(nearly_equal).item() == pytest.approx(0.5)
+
+
+def test_iou_of_thresholded_masks():
+    logits = torch.tensor([[[5.0, 5.0, 5.0, -5.0, -5.0, -5.0]]])
+    iou = pairwise_iou(logits, _targets()[:1])
+    assert iou[0, 0].tolist() == pytest.approx([2 / 3, 3 / 4])
+
+
+def test_affinity_finds_what_looks_like_the_point():
+    embedding = torch.zeros(2, 4, 4)
+    embedding[0, :, :2], embedding[1, :, 2:] = 1, 1
+    project = torch.nn.Linear(2, 3)
+    with torch.no_grad():
+        project.weight.zero_()
+        project.bias.zero_()
+        project.weight[0, 0] = project.weight[1, 1] = 1  # the filter is the point's own features
+    logits = affinity_logits(embedding, torch.tensor([[14.0, 3.0]]), project, stride=4)
+    assert logits.shape == (1, 1, 16)
+    assert logits.view(4, 4)[0].tolist() == [0, 0, 1, 1]
