@@ -29,6 +29,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amg.models.build import build_nano
+from amg.models.checkpoint import load_weights
 from amg.models.sam import SAMModel
 from pipelines.train.losses import (
     affinity_logits,
@@ -246,6 +247,12 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(self.out / "state.pt")
 
+    def start_from(self, weights: Path) -> None:
+        """Begin with the weights of an earlier training, past the affinity phase."""
+        load_weights(self.model, weights)
+        self.averaged.module.load_state_dict(self.model.state_dict())
+        self.progress.phase = 1
+
     def load(self) -> None:
         """Go on from the last save, if there is one."""
         path = self.out / "state.pt"
@@ -300,7 +307,14 @@ def averaged_model(state_path: Path) -> SAMModel:
 
 
 def _train(
-    rank: int, world: int, out: Path, minutes: float, seed: int, device: str, rendezvous: str
+    rank: int,
+    world: int,
+    out: Path,
+    minutes: float,
+    seed: int,
+    device: str,
+    init: Path | None,
+    rendezvous: str,
 ) -> None:
     """Be one of `world` processes that train together."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -308,6 +322,8 @@ def _train(
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
         distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
     trainer = Trainer(out, minutes, seed, device, rank, world)
+    if init is not None:
+        trainer.start_from(init)
     trainer.load()
     trainer.run()
 
@@ -318,10 +334,11 @@ def main(
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     processes: Annotated[int, typer.Option(help="Processes that share each batch.")] = 1,
+    init: Annotated[Path | None, typer.Option(help="Weights to begin with, not at random.")] = None,
 ) -> None:
     """Train the built-in model, or go on with a training that was stopped."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (processes, out, minutes, seed, device, f"{folder}/rendezvous")
+        arguments = (processes, out, minutes, seed, device, init, f"{folder}/rendezvous")
         spawn(_train, arguments, nprocs=processes)
 
 
