@@ -92,7 +92,7 @@ def run(
     with _RunProgress(len(job.sources)) as progress:
         report = job.execute(progress.update)
     rate = report.images / report.seconds if report.seconds else 0.0
-    counts = ", ".join(f"{n} {status}" for status, n in report.statuses.most_common())
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(report.statuses.items()))
     _errors.print(
         f"{report.images} images ({counts}), {report.masks} masks in {report.seconds:.1f} s "
         f"({rate:.2f} images/s): {out / 'data'}"

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -26,7 +25,7 @@ class RunReport:
 
     images: int = 0
     masks: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
+    statuses: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -38,7 +37,7 @@ class RunReport:
         """Count a finished row."""
         self.images += 1
         self.masks += len(row.masks)
-        self.statuses[row.status] += 1
+        self.statuses[row.status] = self.statuses.get(row.status, 0) + 1
 
 
 class Run:

@@ -10,7 +10,7 @@ import torch
 import typer
 
 from amg.models.checkpoint import save_weights
-from pipelines.train.train import averaged_model
+from pipelines.train.train import trained_model
 
 
 def main(
@@ -19,10 +19,10 @@ def main(
         "amg/models/weights/nano.safetensors"
     ),
 ) -> None:
-    """Export the running mean of the weights."""
+    """Export the weights."""
     progress = torch.load(state, weights_only=True, map_location="cpu")["progress"]
     metadata = {"model": "nano", **{name: str(value) for name, value in progress.items()}}
-    save_weights(averaged_model(state), out, metadata, half=True)
+    save_weights(trained_model(state), out, metadata, half=True)
 
 
 if __name__ == "__main__":

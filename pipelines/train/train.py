@@ -83,7 +83,7 @@ class Progress:
 
 
 class Trainer:
-    """The model, its optimiser and running mean, and where they are in the phases."""
+    """The model, its optimiser, and where they are in the phases."""
 
     def __init__(
         self, out: Path, minutes: float, seed: int, device: str, rank: int, world: int
@@ -98,11 +98,6 @@ class Trainer:
         parameters = [*self.model.parameters(), *self.likeness.parameters()]
         self.optimizer = torch.optim.AdamW(
             parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.03
-        )
-        self.averaged = torch.optim.swa_utils.AveragedModel(
-            self.model,
-            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998),
-            use_buffers=True,
         )
         self.progress = Progress()
 
@@ -138,7 +133,6 @@ class Trainer:
                 return
 
     def _step(self, phase: Phase, batch: TrainingBatch, done: float) -> dict[str, float]:
-        # Linear is enough: the running mean does what a cosine's flat end is for.
         lr = phase.lr_start + (phase.lr_end - phase.lr_start) * done
         warm_up = min(1.0, (self.progress.steps + 1) / 200)
         for group in self.optimizer.param_groups:
@@ -153,7 +147,6 @@ class Trainer:
         if not torch.isfinite(norm):
             raise FloatingPointError(f"step {self.progress.steps}: the gradient is not finite")
         self.optimizer.step()
-        self.averaged.update_parameters(self.model)
         self.progress.steps += 1
         self.progress.scenes += len(batch.images) * self.world
         return {"loss": round(loss.item(), 4), "lr": round(lr, 6), **metrics}
@@ -239,7 +232,6 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "likeness": self.likeness.state_dict(),
-            "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
         }
@@ -250,7 +242,6 @@ class Trainer:
     def start_from(self, weights: Path) -> None:
         """Begin with the weights of an earlier training, past the affinity phase."""
         load_weights(self.model, weights)
-        self.averaged.module.load_state_dict(self.model.state_dict())
         self.progress.phase = 1
 
     def load(self) -> None:
@@ -261,7 +252,6 @@ class Trainer:
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.likeness.load_state_dict(state["likeness"])
-        self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
 
@@ -296,13 +286,10 @@ def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, fl
         last = now
 
 
-def averaged_model(state_path: Path) -> SAMModel:
-    """The model of a saved state, with the running mean of its weights, for evaluation."""
-    state = torch.load(state_path, weights_only=True, map_location="cpu")["averaged"]
+def trained_model(state_path: Path) -> SAMModel:
+    """The model of a saved state, for evaluation."""
     model = build_nano()
-    prefix = "module."
-    weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    model.load_state_dict(weights)
+    model.load_state_dict(torch.load(state_path, weights_only=True, map_location="cpu")["model"])
     return model.eval()
 
 

@@ -7,7 +7,7 @@ from amg.models.build import build_nano
 from amg.models.checkpoint import load_weights
 from pipelines.train import train
 from pipelines.train.export import main as export
-from pipelines.train.train import Trainer, averaged_model
+from pipelines.train.train import Trainer, trained_model
 
 
 @pytest.fixture
@@ -35,6 +35,6 @@ def test_training_goes_through_its_phases_resumes_and_exports(tmp_path, tiny_pha
     export(state=tmp_path / "state.pt", out=tmp_path / "nano.safetensors")
     model = build_nano()
     load_weights(model, tmp_path / "nano.safetensors")
-    expected = averaged_model(tmp_path / "state.pt").state_dict()
+    expected = trained_model(tmp_path / "state.pt").state_dict()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, expected[name].half().to(value.dtype))
