@@ -6,6 +6,7 @@ from amg.errors import (
     CheckpointError,
     ConfigError,
     ImageError,
+    OutputError,
     RleError,
     ShardError,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "ImageResult",
     "Mask",
     "MaskGenerator",
+    "OutputError",
     "Rle",
     "RleError",
     "ShardError",

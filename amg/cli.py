@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from amg.config import Config, load_config
-from amg.errors import AmgError, ImageError, ShardError
+from amg.errors import AmgError, ImageError, OutputError
 
 EXIT_SOME_FAILED = 3
 EXIT_USAGE = 2
@@ -61,7 +61,7 @@ def _report_errors(command: Callable[..., None]) -> Callable[..., None]:
             _errors.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
             _errors.print(str(error), markup=False)
             raise typer.Exit(
-                EXIT_STORAGE if isinstance(error, ShardError) else EXIT_USAGE
+                EXIT_STORAGE if isinstance(error, OutputError) else EXIT_USAGE
             ) from None
 
     return run
@@ -114,30 +114,23 @@ def show(
     side_by_side: Annotated[bool, typer.Option(help="The image beside its overlay.")] = False,
 ) -> None:
     """Segment one image and draw its masks over it."""
-    from amg.generate.generator import MaskGenerator  # noqa: PLC0415 - torch only when needed
-    from amg.io.images import decode_image, read_bytes  # noqa: PLC0415
-    from amg.models.registry import load_model  # noqa: PLC0415
+    from amg.io.images import decode_image, read_bytes  # noqa: PLC0415 - only when needed
     from amg.view.overlay import draw_overlay, draw_side_by_side  # noqa: PLC0415
+    from pipelines.driver import make_generator  # noqa: PLC0415
 
     resolved = _resolve_config(config, set_, model, checkpoint, device)
     try:
         rgb = decode_image(read_bytes(image), max_pixels=resolved.run.max_image_pixels).rgb
     except ImageError as error:
         raise ImageError(error.status, f"{image}: {error}") from error
-    chosen = resolved.model
-    generator = MaskGenerator(
-        load_model(
-            chosen.name, checkpoint=chosen.checkpoint, device=chosen.device, imgsz=chosen.imgsz
-        ),
-        resolved.generator,
-    )
+    generator = make_generator(resolved)
     masks = generator.generate(rgb).masks
     picture = (draw_side_by_side if side_by_side else draw_overlay)(rgb, masks)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(out, format="PNG")
     except OSError as error:
-        raise ShardError(f"{out}: cannot be written: {error}") from error
+        raise OutputError(f"{out}: cannot be written: {error}") from error
     _errors.print(f"{len(masks)} masks: {out}")
 
 
@@ -162,6 +155,7 @@ def _main(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("amg.models").setLevel(logging.INFO)  # downloads take minutes: say so
     if version:
         Console().print(package_version("amg"))
         raise typer.Exit

@@ -30,7 +30,8 @@ class _Strict(BaseModel):
 class GeneratorConfig(_Strict):
     """How masks are generated: names and defaults of `SamAutomaticMaskGenerator` (SAM 1.0).
 
-    Values that are not set explicitly give way to the model's own defaults, where it has some.
+    Values that are not set explicitly give way to the model's own defaults, where it has some:
+    `MaskGenerator(model, config).config` is what is in force.
     """
 
     points_per_side: int | None = Field(default=32, ge=1, le=1024)
@@ -65,7 +66,7 @@ class GeneratorConfig(_Strict):
     def _read_point_grids(cls, values: Any) -> Any:
         """Take grids as arrays (N, 2) or lists; given alone, they replace `points_per_side`."""
         grids = values.get("point_grids") if isinstance(values, dict) else None
-        if not isinstance(grids, list | tuple):
+        if not isinstance(grids, list | tuple | np.ndarray):
             return values
         grids = [grid.tolist() if isinstance(grid, np.ndarray) else grid for grid in grids]
         return {"points_per_side": None, **values, "point_grids": grids}
@@ -123,6 +124,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     Raises ConfigError naming the key's path, the value and the nearest valid key.
     """
     tree = _read_yaml(path) if path is not None else {}
+    tree = {key: {} if section is None else section for key, section in tree.items()}
     for override in overrides:
         _apply_override(tree, override)
     return Config(**tree)

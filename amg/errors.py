@@ -21,7 +21,11 @@ class RleError(AmgError, ValueError):
     """A run-length encoding is not a valid mask of the size it claims."""
 
 
-class ShardError(AmgError):
+class OutputError(AmgError):
+    """A result cannot be written."""
+
+
+class ShardError(OutputError):
     """A shard file cannot be written, or does not hold what it should."""
 
 

@@ -40,6 +40,15 @@ class RunReport:
         self.statuses[row.status] = self.statuses.get(row.status, 0) + 1
 
 
+def make_generator(config: Config) -> MaskGenerator:
+    """Load the model of a configuration, and put a generator around it."""
+    model = config.model
+    return MaskGenerator(
+        load_model(model.name, checkpoint=model.checkpoint, device=model.device, imgsz=model.imgsz),
+        config.generator,
+    )
+
+
 class Run:
     """One run over `inputs` into the folder `out`.
 
@@ -68,10 +77,10 @@ class Run:
 
         Raises CheckpointError and ConfigError before any work, ShardError where it cannot write.
         """
-        started = time.monotonic()
-        generator = self._make_generator()
+        generator = make_generator(self.config)
         worker = Worker(generator, self.config.run)
         self._prepare_out(generator)
+        started = time.monotonic()
         report = RunReport()
         for index, sources in enumerate(self._split()):
             with ShardWriter(self._shard_path(index), self._metadata(generator, index)) as shard:
@@ -82,15 +91,6 @@ class Run:
         report.seconds = time.monotonic() - started
         _write_text(self.out / "report.json", json.dumps(asdict(report), indent=2) + "\n")
         return report
-
-    def _make_generator(self) -> MaskGenerator:
-        model = self.config.model
-        return MaskGenerator(
-            load_model(
-                model.name, checkpoint=model.checkpoint, device=model.device, imgsz=model.imgsz
-            ),
-            self.config.generator,
-        )
 
     def _split(self) -> list[list[ImageSource]]:
         size = self.config.run.images_per_shard

@@ -1,6 +1,7 @@
 """What one worker does: images in, rows out, in order, with reading ahead in threads."""
 
 import hashlib
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -8,12 +9,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import torch
+
 from amg.config import RunConfig
 from amg.errors import ImageError
 from amg.generate.generator import MaskGenerator
 from amg.io.images import DecodedImage, decode_image, read_bytes
 from amg.io.schema import ImageRow
 from amg.io.sources import ImageSource
+from amg.records import ImageResult
+
+logger = logging.getLogger(__name__)
+_MAX_REASON_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +47,48 @@ class Worker:
     def _load_ahead(self, sources: Sequence[ImageSource]) -> Iterator[_Loaded]:
         """Read and decode in threads, two batches ahead of the model."""
         waiting: deque[Future[_Loaded]] = deque()
-        with ThreadPoolExecutor(self.config.decode_threads) as pool:
+        pool = ThreadPoolExecutor(self.config.decode_threads)
+        try:
             for source in sources:
                 waiting.append(pool.submit(load_image, source, self.config.max_image_pixels))
                 if len(waiting) > 2 * self.config.images_per_batch:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def _segment(self, batch: list[_Loaded]) -> Iterator[ImageRow]:
-        images = [loaded.image.rgb for loaded in batch if loaded.image is not None]
-        results = iter(self.generator.generate_batch(images))
-        for loaded in batch:
-            if loaded.image is None:
-                yield loaded.row
-                continue
-            result = next(results)
-            yield replace(
-                loaded.row,
-                status="ok" if result.masks else "empty",
-                masks=result.masks,
-                encode_s=result.seconds.encode,
-                masks_s=result.seconds.masks,
-            )
+    def _segment(self, batch: list[_Loaded]) -> list[ImageRow]:
+        """The rows of a batch; if it fails, each image by itself, so that one cannot spoil others.
+
+        An image that fails alone is a row with the reason.
+        """
+        try:
+            images = [loaded.image.rgb for loaded in batch if loaded.image is not None]
+            results = iter(self.generator.generate_batch(images))
+        # Whatever an image makes torch, OpenCV or our own code raise, the run's other rows go on.
+        except Exception as error:
+            if len(batch) > 1:
+                return [row for loaded in batch for row in self._segment([loaded])]
+            logger.exception("%s: cannot be segmented", batch[0].row.image_id)
+            out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            status = "oom" if out_of_memory else "crashed"
+            reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
+            return [replace(batch[0].row, status=status, error=reason)]
+        return [
+            loaded.row if loaded.image is None else _with_masks(loaded.row, next(results))
+            for loaded in batch
+        ]
+
+
+def _with_masks(row: ImageRow, result: ImageResult) -> ImageRow:
+    return replace(
+        row,
+        status="ok" if result.masks else "empty",
+        masks=result.masks,
+        encode_s=result.seconds.encode,
+        masks_s=result.seconds.masks,
+    )
 
 
 def load_image(source: ImageSource, max_pixels: int) -> _Loaded:

@@ -1,5 +1,6 @@
 """How far two results for the same image are from each other, mask by mask."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +11,24 @@ from amg.ops import rle
 
 MIN_IOU = 0.999
 MAX_SCORE_DIFFERENCE = 1e-4
+MAX_BOX_DIFFERENCE_PX = 1.0  # a pixel flipped by rounding may be a box's last
 
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """The comparison of one image: twins are the masks at the same place in both lists."""
+    """The comparison of one image: twins are the masks at the same place in both lists.
+
+    `max_score_difference` is infinite where only one twin's score is a number;
+    `max_box_difference_px` is over all four numbers of boxes, and `same_places` over points and
+    crops.
+    """
 
     n_reference: int
     n_ours: int
     n_identical: int
     min_iou: float
     max_score_difference: float
+    max_box_difference_px: float
     same_places: bool
 
     @property
@@ -30,6 +38,7 @@ class ParityReport:
             self.n_reference == self.n_ours
             and self.min_iou >= MIN_IOU
             and self.max_score_difference <= MAX_SCORE_DIFFERENCE
+            and self.max_box_difference_px <= MAX_BOX_DIFFERENCE_PX
             and self.same_places
         )
 
@@ -39,25 +48,35 @@ def compare_annotations(
 ) -> ParityReport:
     """Compare two lists of annotations with COCO RLE, as the original generator gives them.
 
-    `same_places` is whether twins come from the same point and crop. With unequal counts the
-    shorter list decides how many are compared.
+    With unequal counts the shorter list decides how many are compared.
     """
     twins = list(zip(reference, ours, strict=False))
     ious = [_iou(a["segmentation"], b["segmentation"]) for a, b in twins]
     differences = [
-        abs(a[score] - b[score]) for a, b in twins for score in ("predicted_iou", "stability_score")
+        _difference(a[score], b[score])
+        for a, b in twins
+        for score in ("predicted_iou", "stability_score")
     ]
+    box_differences = [np.abs(np.subtract(a["bbox"], b["bbox"])).max() for a, b in twins]
     return ParityReport(
         n_reference=len(reference),
         n_ours=len(ours),
         n_identical=sum(a["segmentation"] == b["segmentation"] for a, b in twins),
         min_iou=min(ious, default=1.0),
         max_score_difference=max(differences, default=0.0),
+        max_box_difference_px=float(max(box_differences, default=0.0)),
         same_places=all(
             np.allclose(a["point_coords"], b["point_coords"]) and a["crop_box"] == b["crop_box"]
             for a, b in twins
         ),
     )
+
+
+def _difference(first: float, second: float) -> float:
+    """Between two scores; no number is equal to no number alone."""
+    if math.isnan(first) or math.isnan(second):
+        return 0.0 if math.isnan(first) and math.isnan(second) else math.inf
+    return abs(first - second)
 
 
 def _iou(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:

@@ -29,7 +29,7 @@ def filter_candidates(
     logits = candidates.logits
     chunks = [
         _measure(model.upsample(chunk, frame), model.mask_threshold, config.stability_score_offset)
-        for chunk in logits.split(masks_per_tile(crop.size_hw))
+        for chunk in logits.split(masks_per_tile(frame.size_hw, frame.input_hw))
     ]
     scores, boxes_xyxy = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     masks = MaskBatch(
@@ -46,9 +46,9 @@ def filter_candidates(
     return masks.select(keep)
 
 
-def masks_per_tile(size_hw: tuple[int, int]) -> int:
-    """How many masks of this size may be at full resolution at once: one at least."""
-    return max(1, _TILE_ELEMENTS // (size_hw[0] * size_hw[1]))
+def masks_per_tile(*sizes_hw: tuple[int, int]) -> int:
+    """How many masks may exist at once that pass through all of these sizes: one at least."""
+    return max(1, _TILE_ELEMENTS // max(height * width for height, width in sizes_hw))
 
 
 def _measure(

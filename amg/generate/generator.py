@@ -78,8 +78,10 @@ class MaskGenerator:
             _check_image(image, index)
         in_progress = [_ImageInProgress() for _ in images]
         tasks = self._crop_tasks(images)
-        while batch := list(islice(tasks, self.config.encoder_batch_size)):
-            self._process_batch(batch, in_progress)
+        # cuDNN would round convolutions to TF32 by default: not the original's float32.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            while batch := list(islice(tasks, self.config.encoder_batch_size)):
+                self._process_batch(batch, in_progress)
         return [
             self._finish(image.shape[:2], progress)
             for image, progress in zip(images, in_progress, strict=True)
@@ -90,7 +92,8 @@ class MaskGenerator:
             size_hw = image.shape[0], image.shape[1]
             config = self.config
             for crop in crop_image(size_hw, config.crop_n_layers, config.crop_overlap_ratio):
-                yield _CropTask(index, image, crop)
+                if len(self._grids[crop.layer]):
+                    yield _CropTask(index, image, crop)
 
     def _process_batch(self, tasks: list[_CropTask], in_progress: list[_ImageInProgress]) -> None:
         """Encode crops together, then make the masks of each."""
@@ -136,7 +139,8 @@ class MaskGenerator:
     def _encode_masks(self, masks: MaskBatch, task: _CropTask, frame: Frame) -> list[Mask]:
         """Draw the survivors again at full resolution, and write them in the image's frame."""
         rles: list[rle.Rle] = []
-        for logits in masks.logits.split(masks_per_tile(task.crop.size_hw)):
+        image_hw = task.image.shape[0], task.image.shape[1]
+        for logits in masks.logits.split(masks_per_tile(image_hw, frame.input_hw)):
             drawn = self.model.upsample(logits, frame) > self.model.mask_threshold
             rles += rle.encode_masks(_uncrop(drawn.cpu().numpy(), task))
         x0, y0, _, _ = task.crop.box_xyxy

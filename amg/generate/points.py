@@ -16,7 +16,7 @@ def point_grid(points_per_side: int) -> np.ndarray:
 def layer_grids(config: GeneratorConfig) -> list[np.ndarray]:
     """One grid for each crop layer, (N, 2) float64 in the unit square.
 
-    Raises ConfigError where a layer's grid has no point left.
+    A layer whose grid has shrunk to nothing has no prompts, and so no masks.
     """
     if config.point_grids is not None:
         return [np.array(grid, dtype=np.float64).reshape(-1, 2) for grid in config.point_grids]
@@ -25,5 +25,4 @@ def layer_grids(config: GeneratorConfig) -> list[np.ndarray]:
     sides = [
         int(config.points_per_side / scale**layer) for layer in range(config.crop_n_layers + 1)
     ]
-    # A layer whose grid has shrunk to nothing has no prompts, and so no masks.
     return [point_grid(side) if side else np.zeros((0, 2)) for side in sides]

@@ -4,6 +4,8 @@ Source: `SamAutomaticMaskGenerator.postprocess_small_regions`, and remove_small_
 `segment_anything/utils/amg.py`.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
@@ -40,16 +42,11 @@ def _clean(mask: Mask, min_area_px: int) -> Mask:
     if after is before:
         return mask
     x0, y0, x1, y1 = boxes.mask_boxes(torch.from_numpy(after)[None])[0].tolist()
-    return Mask(
+    return replace(
+        mask,
         rle=rle.encode_masks(after[None])[0],
         area=int(after.sum()),
         bbox_xywh=(x0, y0, x1 - x0, y1 - y0),
-        predicted_iou=mask.predicted_iou,
-        stability_score=mask.stability_score,
-        point_xy=mask.point_xy,
-        crop_box_xywh=mask.crop_box_xywh,
-        crop_layer=mask.crop_layer,
-        level=mask.level,
     )
 
 

@@ -69,7 +69,7 @@ class ShardWriter:
             if kind is None:
                 self._flush()
                 self._publish()
-        except OSError as failure:
+        except (OSError, pa.ArrowException) as failure:
             raise ShardError(f"{self.path}: cannot be written: {failure}") from failure
         finally:
             self._writer.close()

@@ -1,6 +1,7 @@
 """What a run reads: image files, and folders of them."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,29 +45,40 @@ def find_images(inputs: Sequence[str | Path]) -> list[ImageSource]:
     twice = [image_id for image_id, n in counts.items() if n > 1]
     if twice:
         shown = ", ".join(repr(image_id) for image_id in twice[:_DUPLICATES_SHOWN])
-        raise ConfigError(f"inputs: {len(twice)} image ids occur more than once: {shown}")
+        raise ConfigError(
+            f"inputs: {len(twice)} image ids occur more than once: {shown}; give the folder above"
+        )
     return sources
 
 
 def _expand(path: Path) -> Iterator[ImageSource]:
-    if path.is_dir():
-        for found in _walk(path):
-            yield ImageSource(_as_text(found.relative_to(path).as_posix()), found)
-    elif path.exists():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise ConfigError(f"inputs: {str(path)!r}: {error.strerror or error}") from error
+    if not is_folder:
         yield ImageSource(_as_text(path.name), path)
-    else:
-        raise ConfigError(f"inputs: {str(path)!r} does not exist")
+        return
+    for found in _walk(path):
+        yield ImageSource(_as_text(found.relative_to(path).as_posix()), found)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Image files below a folder, sorted; links to folders are not followed, so loops cannot be."""
-    for root, folders, files in os.walk(folder):
+    """Image files below a folder, sorted; links to folders are not followed, so loops cannot be.
+
+    Raises ConfigError for a folder that cannot be listed: its images must not be lost in silence.
+    """
+    for root, folders, files in os.walk(folder, onerror=_refuse):
         folders.sort()
         yield from (
             Path(root, name)
             for name in sorted(files)
             if Path(name).suffix.lower() in IMAGE_SUFFIXES
         )
+
+
+def _refuse(error: OSError) -> None:
+    raise ConfigError(f"inputs: {error.filename!r}: {error.strerror}") from error
 
 
 def _as_text(path: str) -> str:

@@ -13,10 +13,12 @@ class Frame:
     """How a crop lies in the model's square input.
 
     `size_hw`: the crop's own size. `resized_hw`: its size in the input, from the top left corner.
+    `input_hw`: the input's size, through which logits pass on their way to the crop's.
     """
 
     size_hw: tuple[int, int]
     resized_hw: tuple[int, int]
+    input_hw: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,13 +120,21 @@ def load_model(
     Raises ConfigError for an unknown name, device or size, CheckpointError for the weights.
     """
     spec = get_spec(name)
-    weights = find_checkpoint(spec.name, spec.weights, checkpoint)
+    target = _resolve_device(device)
     model = spec.build()
-    load_weights(model, weights.path)
     if imgsz is not None:
-        model.set_imgsz(imgsz)
+        _set_imgsz(model, imgsz)
+    weights = find_checkpoint(spec.name, spec.weights, checkpoint)
+    load_weights(model, weights.path)
     model.info = ModelInfo(spec.name, weights.sha256, spec.generator_defaults)
-    return model.eval().requires_grad_(False).to(_resolve_device(device))
+    return model.eval().requires_grad_(False).to(target)
+
+
+def _set_imgsz(model: SAMModel, imgsz: int) -> None:
+    try:
+        model.set_imgsz(imgsz)
+    except ValueError as error:
+        raise ConfigError(f"imgsz: {error}") from error
 
 
 def _resolve_device(device: str | torch.device | None) -> torch.device:
@@ -136,6 +144,9 @@ def _resolve_device(device: str | torch.device | None) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device: {device!r} is no torch device") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: {device!r} asked for, but torch sees no CUDA device")
+    if resolved.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device: {device!r} is neither cpu nor cuda")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError(f"device: {device!r} asked for, but torch sees {found} CUDA devices")
     return resolved

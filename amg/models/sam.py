@@ -82,7 +82,7 @@ class SAMModel(nn.Module):
         images: (H, W, 3) uint8 RGB, of any sizes. Gives (B, 3, S, S) and a frame for each.
         """
         pixels = self.pixel_mean.new_zeros(len(images), 3, self.imgsz, self.imgsz)
-        frames = [Frame(_size_hw(image), self._resized_hw(_size_hw(image))) for image in images]
+        frames = [self._frame((image.shape[0], image.shape[1])) for image in images]
         for target, image, frame in zip(pixels, images, frames, strict=True):
             h, w = frame.resized_hw
             target[:, :h, :w] = self._normalise(_resize(image, frame.resized_hw))
@@ -93,14 +93,14 @@ class SAMModel(nn.Module):
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)
         return (pixels - self.pixel_mean) / self.pixel_std
 
-    def _resized_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """The size that brings the longest side to the input's.
+    def _frame(self, size_hw: tuple[int, int]) -> Frame:
+        """The crop with its longest side brought to the input's.
 
         At least one pixel a side: the original rounds slivers of an image to nothing, and fails.
         """
         scale = self.imgsz / max(size_hw)
         h, w = (max(1, int(n * scale + 0.5)) for n in size_hw)
-        return h, w
+        return Frame(size_hw, (h, w), (self.imgsz, self.imgsz))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map (B, 3, S, S) to image embeddings (B, 256, S/16, S/16)."""
@@ -153,17 +153,13 @@ class SAMModel(nn.Module):
         Gives (M, H, W). Source: `Sam.postprocess_masks`.
         """
         h, w = frame.resized_hw
-        at_input = _bilinear(logits, (self.imgsz, self.imgsz))[:, :h, :w]
+        at_input = _bilinear(logits, frame.input_hw)[:, :h, :w]
         return _bilinear(at_input, frame.size_hw)
 
 
 def _bilinear(maps: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
     resized = F.interpolate(maps.unsqueeze(1), size_hw, mode="bilinear", align_corners=False)
     return resized.squeeze(1)
-
-
-def _size_hw(image: np.ndarray) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]
 
 
 def _resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,9 @@ def stability_score(logits: torch.Tensor, threshold: float, offset: float) -> to
     logits (M, H, W) at full resolution. NaN where nothing is above the lower threshold.
     Source: `segment_anything/utils/amg.py`, calculate_stability_score.
     """
-    inner = (logits > threshold + offset).sum(dim=(1, 2))
-    outer = (logits > threshold - offset).sum(dim=(1, 2))
-    return inner / outer
+    return _area(logits > threshold + offset) / _area(logits > threshold - offset)
+
+
+def _area(masks: torch.Tensor) -> torch.Tensor:
+    """Foreground pixels (M,) of (M, H, W); row by row is quicker, and int32 holds any area."""
+    return masks.sum(-1, dtype=torch.int32).sum(-1, dtype=torch.int32)

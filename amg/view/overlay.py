@@ -11,6 +11,7 @@ from amg.records import Mask
 
 _GOLDEN_RATIO = 0.618033988749895
 _FILL_OPACITY = 0.5
+_BACKGROUND_BRIGHTNESS = 0.6
 _GAP_PX = 8
 
 
@@ -22,17 +23,17 @@ def draw_overlay(image: np.ndarray, masks: Sequence[Mask]) -> np.ndarray:
     """
     by_area = sorted(masks, key=lambda mask: mask.area, reverse=True)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    drawn = grey.astype(np.float32) * 0.6
-    colours = [mask_colour(i) for i in range(len(by_area))]
-    decoded = [rle.decode(mask.rle) for mask in by_area]
-    for bits, colour in zip(decoded, colours, strict=True):
-        fill = np.array(colour, dtype=np.float32) * _FILL_OPACITY
-        drawn[bits] = image[bits] * (1 - _FILL_OPACITY) + fill
-    canvas = np.clip(drawn, 0, 255).astype(np.uint8)
+    canvas = np.round(grey * np.float32(_BACKGROUND_BRIGHTNESS)).astype(np.uint8)
+    for i, mask in enumerate(by_area):
+        bits = rle.decode(mask.rle)
+        fill = np.array(mask_colour(i), dtype=np.float32) * _FILL_OPACITY
+        canvas[bits] = image[bits] * (1 - _FILL_OPACITY) + fill
+    # All outlines come after all fills; masks are decoded twice rather than all held at once.
     thickness = max(1, round(max(image.shape[:2]) / 700))
-    for bits, colour in zip(decoded, colours, strict=True):
-        outline, _ = cv2.findContours(bits.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, outline, -1, colour, thickness, cv2.LINE_AA)
+    for i, mask in enumerate(by_area):
+        bits = rle.decode(mask.rle).astype(np.uint8)
+        outline, _ = cv2.findContours(bits, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, outline, -1, mask_colour(i), thickness, cv2.LINE_AA)
     return canvas
 
 

@@ -1,6 +1,6 @@
 """Write a trained model as the built-in one: float16 safetensors with its origin inside.
 
-python -m pipelines.train.export --state work/nano/state.pt --out amg/models/weights
+python -m pipelines.train.export --state work/nano/state.pt
 """
 
 from pathlib import Path

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipelines.train.scenes import Scene, make_scene
+from pipelines.train.scenes import make_scene
 
 MASK_STRIDE = 4  # the mask decoder draws at a quarter of the input
 _MIN_PART_PX = 24  # smaller parts are not asked for: they are under two cells of a mask
@@ -82,10 +82,7 @@ class SceneStream(IterableDataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
         rng = np.random.default_rng([*self.seed, 0 if worker is None else worker.id])
         while True:
             scene = make_scene(rng, self.size_px)
-            yield scene.image, self._points(rng, scene), scene.levels
-
-    def _points(self, rng: np.random.Generator, scene: Scene) -> np.ndarray:
-        return sample_points(rng, scene.levels[0], self.n_points)
+            yield scene.image, sample_points(rng, scene.levels[0], self.n_points), scene.levels
 
 
 def stream_batches(

@@ -95,9 +95,9 @@ class Trainer:
         # Senses of likeness are read off the upscaled features by a layer that training alone has.
         width = self.model.mask_decoder.transformer_dim // 8
         self.likeness = nn.Linear(width, _LEVELS * (width + 1)).to(device)
-        parameters = [*self.model.parameters(), *self.likeness.parameters()]
+        self.parameters = [*self.model.parameters(), *self.likeness.parameters()]
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.03
+            self.parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.03
         )
         self.progress = Progress()
 
@@ -143,7 +143,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._average_gradients()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not torch.isfinite(norm):
             raise FloatingPointError(f"step {self.progress.steps}: the gradient is not finite")
         self.optimizer.step()
@@ -155,8 +155,7 @@ class Trainer:
         """Give every process the mean of all processes' gradients."""
         if self.world == 1:
             return
-        parameters = [*self.model.parameters(), *self.likeness.parameters()]
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         mean = self._average(nn.utils.parameters_to_vector(gradients))
         nn.utils.vector_to_parameters(mean, gradients)
 
@@ -170,7 +169,10 @@ class Trainer:
     def _half_precision(self) -> Iterator[None]:
         """Run the model in bfloat16; losses stay in float32, outside."""
         # The fused CPU attention is slow backwards for heads this small.
-        with torch.autocast(self.device, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with (
+            torch.autocast(torch.device(self.device).type, torch.bfloat16),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             yield
 
     def _encode(self, batch: TrainingBatch) -> torch.Tensor:

@@ -8,6 +8,7 @@ from amg.ops import rle
 def _annotation(bits, **changes):
     annotation = {
         "segmentation": rle.to_coco(rle.encode_masks(bits[None])[0]),
+        "bbox": [0.0, 0.0, 39.0, 39.0],
         "predicted_iou": 0.9,
         "stability_score": 0.97,
         "point_coords": [[3.5, 4.5]],
@@ -41,6 +42,8 @@ def test_one_pixel_of_1600_at_the_threshold_is_accepted():
     [
         {"predicted_iou": 0.9002},
         {"stability_score": 0.96},
+        {"stability_score": float("nan")},
+        {"bbox": [2.0, 0.0, 39.0, 39.0]},
         {"point_coords": [[3.5, 5.5]]},
         {"crop_box": [0, 0, 50, 39]},
     ],

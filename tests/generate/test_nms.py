@@ -36,6 +36,16 @@ def test_is_idempotent_and_leaves_no_duplicates(boxes_xywh, seed, threshold):
     assert (scores[keep].diff() <= 0).all()
 
 
+def test_ties_of_many_boxes_are_in_the_originals_order():
+    """Above a thousand boxes torchvision takes another path, with an unstable sort."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.randint(0, 3000, (1500, 2), generator=generator)
+    boxes = torch.cat([corners, corners + 40], dim=1)
+    scores = torch.randint(0, 3, (1500,), generator=generator).float()
+    expected = batched_nms(boxes.float(), scores, torch.zeros(1500), 0.7)
+    assert torch.equal(suppress_duplicates(boxes, scores, 0.7), expected)
+
+
 def test_ties_stay_in_their_order():
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60]])
     assert suppress_duplicates(boxes, torch.ones(3), 0.7).tolist() == [0, 2]

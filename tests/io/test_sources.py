@@ -58,3 +58,17 @@ def test_names_that_are_not_utf8_become_text(tmp_path):
     assert source.image_id == "caf\\xe9.jpg"
     assert source.path.exists()
     source.uri.encode("utf-8")
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(tmp_path, monkeypatch):
+    _touch(tmp_path, "a.jpg", "locked/b.jpg")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read all: chmod would not do
+    with pytest.raises(ConfigError, match=r"locked.*Permission denied"):
+        find_images([tmp_path])

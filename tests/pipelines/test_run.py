@@ -3,16 +3,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from amg import ConfigError, GeneratorConfig, MaskGenerator
 from amg.cli import app
-from amg.config import load_config
+from amg.config import RunConfig, load_config
 from amg.io.shards import read_shard
+from amg.io.sources import find_images
 from amg.ops import rle
+from amg.records import ImageResult
 from pipelines.driver import Run
+from pipelines.worker import Worker
 
 QUICK = ["generator.points_per_side=4", "run.images_per_shard=3", "run.images_per_batch=2"]
 
@@ -150,3 +154,40 @@ def test_models_are_listed():
     assert result.exit_code == 0
     for name in ("nano", "mobile_sam", "sam_vit_b", "sam_vit_l", "sam_vit_h"):
         assert name in result.output
+
+
+class _FailingGenerator:
+    """Fails on batches that hold a white image, with the error that the test wants."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def generate_batch(self, images):
+        if any(image.min() == 255 for image in images):
+            raise self.error
+        return [ImageResult(image.shape[:2], ()) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError("no more"), "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
+        (RuntimeError("a bug"), "crashed"),
+    ],
+)
+def test_an_image_that_cannot_be_segmented_is_a_row_and_spoils_no_other(tmp_path, error, status):
+    for i in range(5):
+        Image.new("RGB", (8, 8), "white" if i == 2 else "black").save(tmp_path / f"{i}.png")
+    worker = Worker(_FailingGenerator(error), RunConfig(images_per_batch=4))
+    rows = list(worker.rows(find_images([tmp_path])))
+    assert [row.image_id for row in rows] == [f"{i}.png" for i in range(5)]
+    assert [row.status for row in rows] == ["empty", "empty", status, "empty", "empty"]
+    assert str(error) in rows[2].error
+
+
+def test_leaving_early_does_not_wait_for_what_was_read_ahead(folder):
+    worker = Worker(_FailingGenerator(RuntimeError()), RunConfig(images_per_batch=1))
+    rows = worker.rows(find_images([folder]))
+    next(rows)
+    rows.close()
