@@ -123,8 +123,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 
     Raises ConfigError naming the key's path, the value and the nearest valid key.
     """
-    tree = _read_yaml(path) if path is not None else {}
-    tree = {key: {} if section is None else section for key, section in tree.items()}
+    tree: dict[str, Any] = _read_yaml(path) if path is not None else {}
     for override in overrides:
         _apply_override(tree, override)
     return Config(**tree)
@@ -141,7 +140,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(tree).__name__}")
-    return tree
+    # A section whose keys are all commented out reads as None.
+    return {key: {} if section is None else section for key, section in tree.items()}
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
