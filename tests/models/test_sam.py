@@ -189,7 +189,9 @@ def test_a_threshold_that_is_not_positive_keeps_all(models, threshold):
     image, points_xy = make_image((60, 128)), make_points((60, 128))
     _, features, _, predicted_iou, low_res = original_result(theirs, image, points_xy)
     assert predicted_iou.min() < -0.1 < 0 < predicted_iou.max()
-    candidates = ours.decode(features[0], Frame((60, 128), (60, 128)), points_xy, threshold)
+    candidates = ours.decode(
+        features[0], Frame((60, 128), (60, 128), (128, 128)), points_xy, threshold
+    )
     assert candidates.prompt_index.tolist() == [i for i in range(N_POINTS) for _ in range(3)]
     assert candidates.level.tolist() == [0, 1, 2] * N_POINTS
     assert_close(candidates.predicted_iou, predicted_iou.flatten())
@@ -197,7 +199,11 @@ def test_a_threshold_that_is_not_positive_keeps_all(models, threshold):
 
 
 def test_masks_at_the_threshold_are_dropped(models):
-    model, frame, points_xy = models[0], Frame((128, 128), (128, 128)), make_points((128, 128))
+    model, frame, points_xy = (
+        models[0],
+        Frame((128, 128), (128, 128), (128, 128)),
+        make_points((128, 128)),
+    )
     features = random(DIM, 8, 8)
     every = model.decode(features, frame, points_xy, 0.0).predicted_iou
     threshold = float(every.max())
@@ -207,7 +213,7 @@ def test_masks_at_the_threshold_are_dropped(models):
 
 
 def test_no_candidates(models):
-    model, frame = models[0], Frame((50, 100), (64, 128))
+    model, frame = models[0], Frame((50, 100), (64, 128), (128, 128))
     none = model.decode(random(DIM, 8, 8), frame, make_points((50, 100)), 1e6)
     assert none.logits.shape == (0, 32, 32)
     assert none.predicted_iou.shape == none.prompt_index.shape == none.level.shape == (0,)
