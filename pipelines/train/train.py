@@ -8,7 +8,7 @@ Three phases, each with a share of the time budget:
     python -m pipelines.train.train --out work/nano --minutes 240 --processes 2
 
 A checkpoint every few minutes makes it resumable: the same command goes on where it stopped.
-Processes share each batch; on a CPU, two of one thread each are twice as fast as one of two.
+Processes share each batch; on a busy CPU, processes of one thread each lose less to waiting.
 """
 
 import json
