@@ -66,8 +66,8 @@ class Phase:
 
 PHASES = (
     Phase("affinity", 0.15, 224, 16, 24, 1.5e-3, 1.0e-3, 1.0, 1.0),
-    Phase("whole", 0.60, 224, 16, 16, 1.0e-3, 4.0e-4, 1.0, 0.5),
-    Phase("large", 0.25, 448, 4, 24, 3.0e-4, 1.0e-5, 0.5, 0.3),
+    Phase("whole", 0.50, 224, 16, 16, 1.0e-3, 4.0e-4, 1.0, 0.5),
+    Phase("large", 0.35, 448, 4, 24, 3.0e-4, 1.0e-5, 0.5, 0.3),
 )
 
 
@@ -242,9 +242,10 @@ class Trainer:
         partial.replace(self.out / "state.pt")
 
     def start_from(self, weights: Path) -> None:
-        """Begin with the weights of an earlier training, past the affinity phase."""
+        """Begin with the weights of an earlier training; the later phases have all the time."""
         load_weights(self.model, weights)
         self.progress.phase = 1
+        self.budget_s /= sum(phase.share for phase in PHASES[1:])
 
     def load(self) -> None:
         """Go on from the last save, if there is one."""
