@@ -1,6 +1,12 @@
-"""Segment everything in every image of a large corpus with the SAM family, and keep the result."""
+"""Segment everything in every image of a large corpus with the SAM family, and keep the result.
 
-from amg.config import GeneratorConfig
+The names below are imported when they are asked for: torch takes seconds to load, and planning,
+looking at runs and reading results do without.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from amg.errors import (
     AmgError,
     CheckpointError,
@@ -8,15 +14,37 @@ from amg.errors import (
     ImageError,
     OutputError,
     RleError,
+    RunError,
     ShardError,
+    StorageError,
 )
-from amg.generate.generator import MaskGenerator
-from amg.models.registry import load_model
-from amg.records import ImageResult, Mask, Rle
+
+if TYPE_CHECKING:
+    from amg.config import Config, GeneratorConfig, load_config
+    from amg.generate.generator import MaskGenerator
+    from amg.models.load import load_model
+    from amg.records import ImageResult, Mask, Rle
+    from amg.results import decode_mask, open_run
+    from pipelines.run import Run
+
+_HOMES = {
+    "Config": "amg.config",
+    "GeneratorConfig": "amg.config",
+    "ImageResult": "amg.records",
+    "Mask": "amg.records",
+    "MaskGenerator": "amg.generate.generator",
+    "Rle": "amg.records",
+    "Run": "pipelines.run",
+    "decode_mask": "amg.results",
+    "load_config": "amg.config",
+    "load_model": "amg.models.load",
+    "open_run": "amg.results",
+}
 
 __all__ = [
     "AmgError",
     "CheckpointError",
+    "Config",
     "ConfigError",
     "GeneratorConfig",
     "ImageError",
@@ -26,6 +54,18 @@ __all__ = [
     "OutputError",
     "Rle",
     "RleError",
+    "Run",
+    "RunError",
     "ShardError",
+    "StorageError",
+    "decode_mask",
+    "load_config",
     "load_model",
+    "open_run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
@@ -106,8 +106,34 @@ class RunConfig(_Strict):
     """Images that are generated together, sharing encoder batches."""
     decode_threads: int = Field(default=2, ge=1, le=64)
     """Threads that read and decode images ahead of the model."""
+    prefetch_bytes: int = Field(default=2**30, ge=1)
+    """Decoded images that may wait for the model; one larger than this waits alone."""
     max_image_pixels: int = Field(default=2**28, ge=1)
     """Images with more pixels become rows with status too_large."""
+    max_failure_rate: UnitInterval = 1.0
+    """Stop, resumable, when a larger share of the images has failed."""
+    max_attempts: int = Field(default=5, ge=1)
+    """Attempts at a shard that fail for no image's fault before it is left for the next run."""
+    max_kills_per_image: int = Field(default=2, ge=1)
+    """Workers that an image may kill or hang before its row says crashed."""
+    stall_timeout_s: float = Field(default=900, gt=0)
+    """A worker that makes no step for so long is replaced."""
+
+
+class EngineConfig(_Strict):
+    """Where the workers live. None chooses for the machine or cluster that is found."""
+
+    name: Literal["local", "ray"] = "local"
+    address: str | None = None
+    """Of a Ray cluster; "auto" finds the one of this machine. None starts one here."""
+    min_workers: int = Field(default=1, ge=1)
+    """Give up when fewer workers than this could be started in `start_timeout_s`."""
+    max_workers: int | None = Field(default=None, ge=1)
+    """Workers are added up to this as resources appear."""
+    cpus_per_worker: float | None = Field(default=None, ge=0)
+    gpus_per_worker: float | None = Field(default=None, ge=0)
+    """May be a fraction, so that workers share a device."""
+    start_timeout_s: float = Field(default=1800, gt=0)
 
 
 class Config(_Strict):
@@ -116,6 +142,7 @@ class Config(_Strict):
     model: ModelConfig = ModelConfig()
     generator: GeneratorConfig = GeneratorConfig()
     run: RunConfig = RunConfig()
+    engine: EngineConfig = EngineConfig()
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:

@@ -25,8 +25,16 @@ class OutputError(AmgError):
     """A result cannot be written."""
 
 
+class StorageError(AmgError):
+    """A storage that cannot be reached, or refuses: worth trying again."""
+
+
 class ShardError(OutputError):
     """A shard file cannot be written, or does not hold what it should."""
+
+
+class RunError(AmgError):
+    """A run's folder is not what the command needs: no run, another run, damaged, or in use."""
 
 
 class ImageError(AmgError, ValueError):

@@ -13,8 +13,9 @@ import typer
 from amg.config import load_config
 from amg.evaluate.parity import compare_annotations
 from amg.generate.generator import MaskGenerator
-from amg.io.images import decode_image, read_bytes
-from amg.models.registry import load_model
+from amg.io.images import decode_image
+from amg.io.reading import read_bytes
+from amg.models.load import load_model
 from benchmarks.original import original_generator
 
 

@@ -12,10 +12,11 @@ import typer
 from PIL import Image
 
 from amg.config import load_config
-from amg.io.images import decode_image, read_bytes
-from amg.io.shards import read_shard
+from amg.io.images import decode_image
+from amg.io.reading import read_bytes
+from amg.results import open_run
 from amg.view.overlay import draw_side_by_side
-from pipelines.driver import Run
+from pipelines.run import Run
 
 # In the wheel itself: no download.
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "coins")
@@ -32,14 +33,12 @@ def write_photos(folder: Path) -> None:
 def main(out: Annotated[Path, typer.Option(help="Folder for photos, masks and pictures.")]) -> None:
     """Segment the photos and draw the masks over them."""
     write_photos(out / "photos")
-    run = Run([out / "photos"], out / "masks", load_config(), overwrite=True)
-    run.execute(lambda row: typer.echo(f"{row.image_id}: {len(row.masks)} masks"))
-    for shard in run.shard_paths():
-        for row in read_shard(shard):
-            photo = decode_image(read_bytes(out / "photos" / row.image_id)).rgb
-            picture = out / f"{Path(row.image_id).stem}.png"
-            Image.fromarray(draw_side_by_side(photo, row.masks)).save(picture)
-            typer.echo(f"look at {picture}")
+    Run([out / "photos"], out / "masks", load_config(), overwrite=True).execute()
+    for row in open_run(out / "masks").rows():
+        photo = decode_image(read_bytes(out / "photos" / row.image_id)).rgb
+        picture = out / f"{Path(row.image_id).stem}.png"
+        Image.fromarray(draw_side_by_side(photo, row.masks)).save(picture)
+        typer.echo(f"{row.image_id}: {len(row.masks)} masks: look at {picture}")
 
 
 if __name__ == "__main__":

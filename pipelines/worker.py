@@ -1,84 +1,239 @@
-"""What one worker does: images in, rows out, in order, with reading ahead in threads."""
+"""What one worker does: a shard's images in, its published Parquet file out."""
 
-import hashlib
 import logging
+import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
-import torch
-
-from amg.config import RunConfig
-from amg.errors import ImageError
-from amg.generate.generator import MaskGenerator
-from amg.io.images import DecodedImage, decode_image, read_bytes
-from amg.io.schema import ImageRow
+from amg.config import Config
+from amg.errors import CheckpointError
+from amg.io.failpoints import reach
+from amg.io.run_folder import Tally, attempt_file, shard_file, to_json
+from amg.io.schema import FAILED, ImageRow
+from amg.io.shards import ShardWriter, check_shard, read_shard, read_statuses
 from amg.io.sources import ImageSource
+from amg.io.storage import open_storage
 from amg.records import ImageResult
+from pipelines.messages import Progress, Segmenter, ShardResult, ShardTask, WorkerSetup
+from pipelines.prefetch import LoadedImage, load_ahead
+from pipelines.retry import with_backoff
+
+if TYPE_CHECKING:
+    from amg.generate.generator import MaskGenerator
 
 logger = logging.getLogger(__name__)
 _MAX_REASON_CHARS = 200
+_BEAT_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A row that lacks its masks, and the image to make them from: None if it cannot be read."""
+def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None) -> "MaskGenerator":
+    """Load the model of a configuration, and put a generator around it."""
+    # A worker that is given another segmenter starts without torch.
+    from amg.generate.generator import MaskGenerator  # noqa: PLC0415
+    from amg.models.load import load_model  # noqa: PLC0415
 
-    row: ImageRow
-    image: DecodedImage | None
+    wanted = config.model
+    model = load_model(
+        wanted.name, checkpoint=wanted.checkpoint, device=wanted.device, imgsz=wanted.imgsz
+    )
+    return MaskGenerator(model, config.generator, heartbeat=heartbeat)
 
 
 class Worker:
-    """Holds a generator, and turns sources into rows."""
+    """Holds a generator, and turns shard tasks into published shards, one at a time.
 
-    def __init__(self, generator: MaskGenerator, config: RunConfig) -> None:
-        self.generator = generator
-        self.config = config
+    `report` hears of every step that tells which images are being touched, before it is taken.
 
-    def rows(self, sources: Sequence[ImageSource]) -> Iterator[ImageRow]:
-        """Yield one row for each source, in order; images that cannot be read are rows too."""
-        loaded = self._load_ahead(sources)
-        while batch := list(islice(loaded, self.config.images_per_batch)):
-            yield from self._segment(batch)
+    Raises CheckpointError if the weights are not those of the plan.
+    """
 
-    def _load_ahead(self, sources: Sequence[ImageSource]) -> Iterator[_Loaded]:
-        """Read and decode in threads, two batches ahead of the model."""
-        waiting: deque[Future[_Loaded]] = deque()
-        pool = ThreadPoolExecutor(self.config.decode_threads)
-        try:
-            for source in sources:
-                waiting.append(pool.submit(load_image, source, self.config.max_image_pixels))
-                if len(waiting) > 2 * self.config.images_per_batch:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def __init__(self, setup: WorkerSetup, report: Callable[[Progress], None]) -> None:
+        self._setup = setup
+        self._config = setup.config.run
+        self._storage = open_storage(setup.out)
+        self._report = report
+        self._progress = Progress(attempt="")
+        self._reported_at = 0.0
+        self._generator = setup.make_generator(setup.config, self._beat)
+        _check_weights(self._generator, setup.weights_sha256)
 
-    def _segment(self, batch: list[_Loaded]) -> list[ImageRow]:
+    def run(self, task: ShardTask) -> ShardResult:
+        """Do a shard, whole.
+
+        Raises StorageError for a storage that keeps failing, ShardError for a file that does not
+        hold what was written.
+        """
+        self._progress = Progress(task.attempt)
+        name = shard_file(task.shard, task.attempt)
+        metadata = {
+            **self._setup.metadata,
+            "amg.shard": str(task.shard),
+            "amg.attempt": task.attempt,
+            "amg.plan": self._setup.fingerprint,
+        }
+        self._mark(task)  # a durable sign of this attempt: it counts if nobody survives it
+        reach("shard.begun")
+        with self._storage.staged(name) as staged:
+            with ShardWriter(staged, metadata) as writer, closing(self._rows(task)) as rows:
+                for row in rows:
+                    writer.write(row)
+                    self._count(row)
+            sha256 = check_shard(staged, [source.image_id for source in task.sources])
+            n_bytes = staged.stat().st_size
+            with_backoff(lambda: self._storage.publish(staged, name))
+        progress = self._progress
+        return ShardResult(
+            task.shard, task.attempt, name, n_bytes, sha256, progress.tally, progress.busy_s
+        )
+
+    def _mark(self, task: ShardTask) -> None:
+        """Write down durably which attempt this is, and which images are in flight."""
+        name = attempt_file(task.shard, task.attempt)
+        with_backoff(lambda: self._storage.write(name, to_json(self._progress)))
+
+    def _rows(self, task: ShardTask) -> Generator[ImageRow]:
+        """One row for each source of the task, in order."""
+        kept_indices = self._good_indices(task.earlier_file)
+        ready = {i: _crashed(task.sources[i], why) for i, why in task.condemned.items()}
+        todo = [i for i in range(len(task.sources)) if i not in ready and i not in kept_indices]
+        for i in sorted(set(task.alone).intersection(todo)):
+            ready[i] = self._alone(task, i)
+        left = [(i, task.sources[i]) for i in todo if i not in ready]
+        with (
+            closing(self._good_rows(task.earlier_file)) as kept,
+            closing(self._segmented([] if task.one_by_one else left)) as fresh,
+        ):
+            for i in range(len(task.sources)):
+                if i in ready:
+                    yield ready.pop(i)
+                elif i in kept_indices:
+                    yield next(kept)
+                else:
+                    yield self._alone(task, i) if task.one_by_one else next(fresh)
+
+    def _alone(self, task: ShardTask, index: int) -> ImageRow:
+        """The row of an image while no other is in flight, which is written down first."""
+        self._progress = replace(self._progress, in_flight=(index,))
+        self._mark(task)
+        self._progress = replace(self._progress, in_flight=())
+        (row,) = self._segmented([(index, task.sources[index])])
+        return row
+
+    def _good_indices(self, earlier_file: str | None) -> set[int]:
+        if earlier_file is None:
+            return set()
+        with self._storage.open(earlier_file) as file:
+            statuses = read_statuses(file, earlier_file)
+        return {i for i, status in enumerate(statuses) if status not in FAILED}
+
+    def _good_rows(self, earlier_file: str | None) -> Generator[ImageRow]:
+        if earlier_file is not None:
+            with self._storage.open(earlier_file) as file:
+                rows = read_shard(file, earlier_file)
+                yield from (row for row in rows if row.status not in FAILED)
+
+    def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
+        with closing(load_ahead(sources, self._config, self._touch)) as loaded:
+            while batch := list(islice(loaded, self._config.images_per_batch)):
+                yield from self._segment(batch, self._generator)
+                self._let_go([image.index for image in batch])
+
+    def _segment(self, batch: list[LoadedImage], generator: Segmenter) -> list[ImageRow]:
         """The rows of a batch; if it fails, each image by itself, so that one cannot spoil others.
 
-        An image that fails alone is a row with the reason.
+        An image that fails alone is a row with the reason; out of memory, in smaller and smaller
+        steps first.
         """
+        images = [loaded.image.rgb for loaded in batch if loaded.image is not None]
         try:
-            images = [loaded.image.rgb for loaded in batch if loaded.image is not None]
-            results = iter(self.generator.generate_batch(images))
+            results = iter(self._generate(images, generator))
         # Whatever an image makes torch, OpenCV or our own code raise, the run's other rows go on.
         except Exception as error:
+            if _is_device_lost(error):
+                raise  # only a new process can go on
+            logger.debug("a batch of %d failed", len(batch), exc_info=True)
             if len(batch) > 1:
-                return [row for loaded in batch for row in self._segment([loaded])]
-            logger.exception("%s: cannot be segmented", batch[0].row.image_id)
-            out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-            status = "oom" if out_of_memory else "crashed"
+                return [row for loaded in batch for row in self._segment([loaded], generator)]
+            out_of_memory = _is_out_of_memory(error)
+            smaller = generator.with_smaller_batches() if out_of_memory else None
+            if smaller is not None:
+                return self._segment(batch, smaller)
             reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
+            status = "oom" if out_of_memory else "crashed"
+            logger.warning("%s: %s: %s", batch[0].row.image_id, status, reason)
             return [replace(batch[0].row, status=status, error=reason)]
         return [
             loaded.row if loaded.image is None else _with_masks(loaded.row, next(results))
             for loaded in batch
         ]
+
+    def _generate(self, images: list, generator: Segmenter) -> list[ImageResult]:
+        if not images:
+            return []
+        started = time.perf_counter()
+        try:
+            return generator.generate_batch(images)
+        finally:
+            busy_s = self._progress.busy_s + time.perf_counter() - started
+            self._progress = replace(self._progress, busy_s=busy_s)
+
+    def _touch(self, index: int) -> None:
+        """Say that an image is about to be read."""
+        in_flight = (*self._progress.in_flight, index)
+        self._advance(replace(self._progress, in_flight=in_flight))
+
+    def _let_go(self, indices: list[int]) -> None:
+        in_flight = tuple(i for i in self._progress.in_flight if i not in indices)
+        self._advance(replace(self._progress, in_flight=in_flight))
+
+    def _count(self, row: ImageRow) -> None:
+        self._progress = replace(self._progress, tally=self._progress.tally + Tally.of(row))
+
+    def _beat(self) -> None:
+        """A step inside the generator: news once a second, that this worker is not stuck."""
+        self._progress = replace(self._progress, beat=self._progress.beat + 1)
+        if time.monotonic() - self._reported_at > _BEAT_S:
+            self._advance(self._progress)
+
+    def _advance(self, progress: Progress) -> None:
+        self._progress = replace(progress, beat=progress.beat + 1)
+        self._reported_at = time.monotonic()
+        self._report(self._progress)
+
+
+def _is_device_lost(error: Exception) -> bool:
+    """Whether the device is of no more use to this process, as after a CUDA assertion."""
+    torch = sys.modules.get("torch")
+    if torch is None or isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, torch.AcceleratorError)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether smaller steps may help; what torch hoards is set free."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.OutOfMemoryError):
+        return isinstance(error, MemoryError)
+    torch.cuda.empty_cache()
+    return True
+
+
+def _check_weights(generator: Segmenter, planned_sha256: str | None) -> None:
+    """Another node may hold another file under the same name."""
+    model = getattr(generator, "model", None)
+    if model is not None and planned_sha256 not in (None, model.info.weights_sha256):
+        raise CheckpointError(
+            f"this worker's weights of {model.info.name} have sha256 {model.info.weights_sha256}, "
+            f"but the run was planned with {planned_sha256}"
+        )
+
+
+def _crashed(source: ImageSource, reason: str) -> ImageRow:
+    return ImageRow(source.image_id, source.uri, status="crashed", error=reason[:_MAX_REASON_CHARS])
 
 
 def _with_masks(row: ImageRow, result: ImageResult) -> ImageRow:
@@ -89,20 +244,3 @@ def _with_masks(row: ImageRow, result: ImageResult) -> ImageRow:
         encode_s=result.seconds.encode,
         masks_s=result.seconds.masks,
     )
-
-
-def load_image(source: ImageSource, max_pixels: int) -> _Loaded:
-    """Read and decode one image; whatever is wrong with it goes into its row."""
-    started = time.perf_counter()
-    row = ImageRow(source.image_id, source.uri, status="empty")
-    image = None
-    try:
-        data = read_bytes(source.path)
-        row = replace(row, sha256=hashlib.sha256(data).hexdigest())
-        image = decode_image(data, max_pixels=max_pixels)
-    except ImageError as error:
-        row = replace(row, status=error.status, error=str(error))
-    else:
-        height, width, _ = image.rgb.shape
-        row = replace(row, height=height, width=width, source_mode=image.source_mode)
-    return _Loaded(replace(row, decode_s=time.perf_counter() - started), image)

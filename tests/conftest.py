@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import skimage.data
+from s3_server import s3, s3_endpoint  # noqa: F401 - fixtures
 
 import amg
 

@@ -4,10 +4,10 @@ import torch
 
 from amg.config import GeneratorConfig
 from amg.generate.crops import Crop
+from amg.generate.mask_batch import MaskBatch
 from amg.models.interface import Candidates, Frame, PromptableModel
 from amg.ops.boxes import mask_boxes, touches_crop_edge
 from amg.ops.stability import stability_score
-from amg.records import MaskBatch
 
 # Full-resolution logits that exist at once: bounds memory whatever the image's size.
 _TILE_ELEMENTS = 32 * 1024 * 1024

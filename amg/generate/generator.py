@@ -6,7 +6,7 @@ whose masks, order and scores these are.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -17,12 +17,13 @@ from amg.config import GeneratorConfig
 from amg.errors import ImageError
 from amg.generate.crops import Crop, crop_image
 from amg.generate.filters import filter_candidates, masks_per_tile
+from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
 from amg.generate.points import layer_grids
 from amg.generate.regions import clean_small_regions
 from amg.models.interface import Frame, PromptableModel
 from amg.ops import rle
-from amg.records import ImageResult, Mask, MaskBatch, StageSeconds
+from amg.records import ImageResult, Mask, StageSeconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,20 @@ class _ImageInProgress:
 class MaskGenerator:
     """Generates masks for whole images by prompting a model with a grid of points."""
 
-    def __init__(self, model: PromptableModel, config: GeneratorConfig | None = None) -> None:
-        """Take a model and what to do with it.
+    def __init__(
+        self,
+        model: PromptableModel,
+        config: GeneratorConfig | None = None,
+        *,
+        heartbeat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take a model and what to do with it; `heartbeat` is called at every step.
 
         `self.config` is the configuration in force: values that `config` does not set come from
         the model's own defaults, then from the original generator's.
         """
         self.model = model
+        self._heartbeat = heartbeat
         self.config = (config or GeneratorConfig()).for_model(model.info.generator_defaults)
         self._grids = layer_grids(self.config)
 
@@ -67,6 +75,19 @@ class MaskGenerator:
         Raises ImageError for an array of another shape or type.
         """
         return self.generate_batch([image])[0]
+
+    def with_smaller_batches(self) -> "MaskGenerator | None":
+        """The same with a quarter of the batches, for less memory; None if they are at one."""
+        config = self.config
+        if config.points_per_batch == 1 and config.encoder_batch_size == 1:
+            return None
+        smaller = {
+            "points_per_batch": max(1, config.points_per_batch // 4),
+            "encoder_batch_size": max(1, config.encoder_batch_size // 4),
+        }
+        return MaskGenerator(
+            self.model, config.model_copy(update=smaller), heartbeat=self._heartbeat
+        )
 
     @torch.inference_mode()
     def generate_batch(self, images: Sequence[np.ndarray]) -> list[ImageResult]:
@@ -129,6 +150,7 @@ class MaskGenerator:
         self, task: _CropTask, frame: Frame, features: torch.Tensor, points_xy: np.ndarray
     ) -> MaskBatch:
         """One chunk of prompts (N, 2), in the crop's pixels, to filtered masks."""
+        self._heartbeat()
         candidates = self.model.decode(features, frame, points_xy, self.config.pred_iou_thresh)
         size_hw = task.image.shape[0], task.image.shape[1]
         prompts = torch.from_numpy(points_xy).to(candidates.level.device)

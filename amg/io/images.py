@@ -31,16 +31,14 @@ that and to the limit: Pillow's bomb check, which asks `max_pixels` there, and a
 
 import logging
 import re
-import stat
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -59,9 +57,6 @@ with suppress(ImportError):
 MAX_PIXELS = 2**28
 """16384 x 16384: any WEBP, any camera. Takes 2 GB, 3 GB if turned; WEBP and AVIF take more."""
 
-MAX_BYTES = 2**32
-"""Of a file: twice what MAX_PIXELS need as uncompressed 16-bit RGBA."""
-
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Python prints them to stderr
 
 _BAND_ROWS = 64
@@ -79,30 +74,13 @@ class DecodedImage:
     source_mode: str
 
 
-def read_bytes(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file.
-
-    Raises ImageError: "missing" if there is none, "too_large" above `max_bytes`, "decode_error"
-    for what is no regular file (a pipe would block for ever) or cannot be read.
-    """
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("decode_error", "not a regular file")
-        if (size := status.st_size) > max_bytes:
-            raise ImageError("too_large", f"file of {size} bytes, the limit is {max_bytes}")
-        return Path(path).read_bytes()
-    except ImageError:  # a ValueError itself
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError("missing", "no such file") from error
-    except (OSError, ValueError, MemoryError) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ImageError("decode_error", f"cannot read the file: {reason}") from error
-
-
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def decode_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, admit: Callable[[int], None] = lambda _: None
+) -> DecodedImage:
     """Decode an image file held in memory by the rules at the top of this module.
+
+    admit: is told the bytes of the result once they are known, before the pixels are decoded; it
+    may wait until there is room.
 
     Raises ImageError alone: "too_large" above `max_pixels`, "decode_error" for everything else.
     Its message is one line without file contents or name. Safe in threads.
@@ -119,6 +97,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
             _check_size(image.size, max_pixels)
             if tags := getattr(image, "tag_v2", {}):
                 _check_tiff(data, tags, max_pixels)
+            admit(3 * image.width * image.height)
             source_mode, rgb = image.mode, _decode(image, tags)
     except ImageError:
         raise

@@ -1,14 +1,16 @@
-"""A shard: rows in one Parquet file that appears whole or not at all."""
+"""A shard: rows in one Parquet file, written, checked and read."""
 
-import os
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amg.errors import ShardError
+from amg.errors import ShardError, StorageError
+from amg.io.failpoints import reach
 from amg.io.schema import SCHEMA, SCHEMA_VERSION, ImageRow, from_table, to_table
 
 # Row groups stay far under 100 MB, so that readers can take them one at a time.
@@ -16,28 +18,24 @@ _ROW_GROUP_BYTES = 32 * 1024 * 1024
 
 
 class ShardWriter:
-    """Writes rows to `path` through a temporary sibling; a context manager.
+    """Writes rows to the local file `path`, for a caller that publishes it; a context manager.
 
-    Leaving the block normally publishes the file, after it was closed, reopened and its rows
-    counted; leaving it with an error removes what was written. `metadata` goes into the file.
-
-    Raises ShardError where the file cannot be written or does not hold what it should.
+    `metadata` goes into the file. Raises StorageError where it cannot be written.
     """
 
     def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
         self.path = path
         self.n_rows = 0
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._pending: list[ImageRow] = []
         self._pending_bytes = 0
-        schema = SCHEMA.with_metadata({**(SCHEMA.metadata or {}), **metadata})
+        self._schema = SCHEMA.with_metadata({**(SCHEMA.metadata or {}), **metadata})
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb")
             self._writer = pq.ParquetWriter(
-                self._partial, schema, compression="zstd", write_page_index=True
+                self._file, self._schema, compression="zstd", write_page_index=True
             )
         except OSError as error:
-            raise ShardError(f"{path}: cannot be created: {error}") from error
+            raise _unwritable(path, error) from error
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -49,6 +47,7 @@ class ShardWriter:
         self.n_rows += 1
         if self._pending_bytes >= _ROW_GROUP_BYTES:
             self._flush()
+        reach("shard.row_written")
 
     def _flush(self) -> None:
         if not self._pending:
@@ -56,7 +55,7 @@ class ShardWriter:
         try:
             self._writer.write_table(to_table(self._pending))
         except (OSError, pa.ArrowException) as error:
-            raise ShardError(f"{self.path}: cannot be written: {error}") from error
+            raise _unwritable(self.path, error) from error
         self._pending, self._pending_bytes = [], 0
 
     def __exit__(
@@ -68,40 +67,66 @@ class ShardWriter:
         try:
             if kind is None:
                 self._flush()
-                self._publish()
-        except (OSError, pa.ArrowException) as failure:
-            raise ShardError(f"{self.path}: cannot be written: {failure}") from failure
         finally:
-            self._writer.close()
-            self._partial.unlink(missing_ok=True)
-
-    def _publish(self) -> None:
-        self._writer.close()
-        found = pq.read_metadata(self._partial).num_rows
-        if found != self.n_rows:
-            raise ShardError(f"{self.path}: wrote {self.n_rows} rows, found {found}")
-        with self._partial.open("rb") as file:
-            os.fsync(file.fileno())
-        self._partial.replace(self.path)
-        _sync_folder(self.path.parent)
+            try:
+                self._writer.close()
+                self._file.close()
+                reach("shard.closed")
+            except (OSError, pa.ArrowException) as failure:
+                raise _unwritable(self.path, failure) from failure
 
 
-def read_shard(path: Path) -> Iterator[ImageRow]:
-    """Read a shard's rows, one row group at a time. Raises ShardError for what is no shard."""
+def _unwritable(path: Path, error: Exception) -> StorageError:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return StorageError(f"cannot write {path}: {reason}")
+
+
+def check_shard(path: Path, image_ids: Sequence[str]) -> str:
+    """Open a finished file again and compare its rows' ids; give the sha256 of its bytes.
+
+    Raises ShardError for a file that does not hold what it should.
+    """
+    with path.open("rb") as file:
+        found = list(read_ids(file, str(path)))
+        if found != list(image_ids):
+            raise ShardError(f"{path}: {len(image_ids)} rows were to be written, found others")
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    reach("shard.verified")
+    return digest
+
+
+def read_ids(file: BinaryIO, name: str) -> Iterator[str]:
+    """The image ids of a shard's rows. Raises ShardError for what is no shard."""
+    for table in _read_groups(file, name, ["image_id"]):
+        yield from table.column("image_id").to_pylist()
+
+
+def read_statuses(file: BinaryIO, name: str) -> list[str]:
+    """The statuses of a shard's rows. Raises ShardError for what is no shard."""
+    groups = _read_groups(file, name, ["status"])
+    return [status for table in groups for status in table.column("status").to_pylist()]
+
+
+def read_shard(file: BinaryIO | Path, name: str | None = None) -> Iterator[ImageRow]:
+    """Read a shard's rows, one row group at a time. Raises ShardError for what is no shard.
+
+    name: what to call the file in errors.
+    """
+    for table in _read_groups(file, name or str(file), None):
+        yield from from_table(table)
+
+
+def _read_groups(
+    source: BinaryIO | Path, name: str, columns: list[str] | None
+) -> Iterator[pa.Table]:
+    file: Any = source  # pyarrow takes any object with read and seek
     try:
-        with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(SCHEMA):
-                raise ShardError(f"{path}: its columns are not those of schema {SCHEMA_VERSION}")
-            for group in range(file.num_row_groups):
-                yield from from_table(file.read_row_group(group))
+        with pq.ParquetFile(file) as parquet:
+            if not parquet.schema_arrow.equals(SCHEMA):
+                raise ShardError(f"{name}: its columns are not those of schema {SCHEMA_VERSION}")
+            for group in range(parquet.num_row_groups):
+                yield parquet.read_row_group(group, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{path}: cannot be read: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        reason = str(error).partition("\n")[0]
+        raise ShardError(f"{name}: cannot be read: {reason}") from error

@@ -1,17 +1,16 @@
-"""Every model by name: how it is built, where its weights are, what suits its generator."""
+"""Every model by name: what it is, where its weights are, what suits its generator.
 
-from collections.abc import Callable, Mapping
+Nothing here needs torch: planning and listing start at once.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Literal
 
 from amg.errors import ConfigError
-from amg.models.build import build_mobile_sam, build_nano, build_sam_vit
-from amg.models.checkpoint import PublishedFile, find_checkpoint, load_weights
-from amg.models.interface import ModelInfo
-from amg.models.sam import SAMModel
+from amg.models.download import PublishedFile
+from amg.models.locate import LocatedWeights, find_checkpoint
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
 _MOBILE_SAM_URL = "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights"
@@ -20,12 +19,16 @@ _BUILT_IN_WEIGHTS = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A registered model. `weights` is a published file, or the path of a built-in one."""
+    """A registered model. `weights` is a published file, or the path of a built-in one.
+
+    `architecture` names the function of `amg.models.load` that builds it, with `sizes`.
+    """
 
     name: str
     description: str
-    build: Callable[[], SAMModel]
+    architecture: Literal["sam_vit", "mobile_sam", "nano"]
     weights: PublishedFile | Path
+    sizes: Mapping[str, Any] = field(default_factory=dict)
     generator_defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def where(self) -> str:
@@ -37,14 +40,14 @@ def _sam(
     name: str, description: str, file_name: str, sha256: str, hub_repo: str, **sizes: Any
 ) -> ModelSpec:
     weights = PublishedFile(file_name, f"{_SAM_URL}/{file_name}", sha256, hub_repo)
-    return ModelSpec(name, description, lambda: build_sam_vit(**sizes), weights)
+    return ModelSpec(name, description, "sam_vit", weights, sizes)
 
 
 _SPECS = (
     ModelSpec(
         name="nano",
         description="built in: 5 M parameters, trained on procedural scenes; no download",
-        build=build_nano,
+        architecture="nano",
         weights=_BUILT_IN_WEIGHTS / "nano.safetensors",
         # It scores lower, and its borders are softer, than SAM's.
         generator_defaults={
@@ -56,7 +59,7 @@ _SPECS = (
     ModelSpec(
         name="mobile_sam",
         description="MobileSAM, TinyViT-5M encoder, 10 M parameters",
-        build=build_mobile_sam,
+        architecture="mobile_sam",
         weights=PublishedFile(
             "mobile_sam.pt",
             f"{_MOBILE_SAM_URL}/mobile_sam.pt",
@@ -108,50 +111,12 @@ def get_spec(name: str) -> ModelSpec:
     return MODELS[name]
 
 
-def load_model(
-    name: str,
-    *,
-    checkpoint: str | Path | None = None,
-    device: str | torch.device | None = None,
-    imgsz: int | None = None,
-) -> SAMModel:
-    """Build a model and load its weights, ready for inference.
+def locate_weights(
+    name: str, checkpoint: str | Path | None = None
+) -> tuple[ModelSpec, LocatedWeights]:
+    """A model's entry and its weights on this machine, downloaded if need be, without loading.
 
-    checkpoint: a file of the published layout or of `transformers`' (.pt, .pth, .safetensors);
-    without it the built-in weights, the cache folder and then the published place are tried.
-    device: by default the GPU if there is one. imgsz: side of the square input in pixels, if not
-    the model's own.
-
-    Raises ConfigError for an unknown name, device or size, CheckpointError for the weights.
+    Raises as `load_model` does.
     """
     spec = get_spec(name)
-    target = _resolve_device(device)
-    model = spec.build()
-    if imgsz is not None:
-        _set_imgsz(model, imgsz)
-    weights = find_checkpoint(spec.name, spec.weights, checkpoint)
-    load_weights(model, weights.path)
-    model.info = ModelInfo(spec.name, weights.sha256, spec.generator_defaults)
-    return model.eval().requires_grad_(False).to(target)
-
-
-def _set_imgsz(model: SAMModel, imgsz: int) -> None:
-    try:
-        model.set_imgsz(imgsz)
-    except ValueError as error:
-        raise ConfigError(f"imgsz: {error}") from error
-
-
-def _resolve_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device: {device!r} is no torch device") from error
-    if resolved.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device: {device!r} is neither cpu nor cuda")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ConfigError(f"device: {device!r} asked for, but torch sees {found} CUDA devices")
-    return resolved
+    return spec, find_checkpoint(spec.name, spec.weights, checkpoint)

@@ -16,8 +16,9 @@ from scipy.io import loadmat
 from amg.config import load_config
 from amg.evaluate.regions import RegionScore, average_recall, mean_covering, score_regions
 from amg.generate.generator import MaskGenerator
-from amg.io.images import decode_image, read_bytes
-from amg.models.registry import load_model
+from amg.io.images import decode_image
+from amg.io.reading import read_bytes
+from amg.models.load import load_model
 from amg.ops import rle
 from amg.records import ImageResult
 

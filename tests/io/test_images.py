@@ -17,7 +17,8 @@ from PIL import Image, ImageCms, ImageFile
 
 from amg.errors import ImageError
 from amg.io import images
-from amg.io.images import decode_image, read_bytes
+from amg.io.images import decode_image
+from amg.io.reading import read_bytes
 
 SINCE_13 = int(PIL.__version__.split(".")[0]) >= 13
 needs_13 = pytest.mark.skipif(not SINCE_13, reason="Pillow 13 is the first to read this file")

@@ -7,6 +7,7 @@ from parity import assert_close, from_timm, random, randomise
 from segment_anything.modeling import ImageEncoderViT as OriginalEncoder
 from timm.models import tiny_vit as timm_tiny_vit
 
+from amg.models.load import build_model
 from amg.models.registry import MODELS
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def with_weights(module, state):
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_sam_equals_the_original(name):
     theirs = filled(on_meta(segment_anything.sam_model_registry[name]))
-    ours = with_weights(on_meta(MODELS[f"sam_{name}"].build), theirs.state_dict())
+    ours = with_weights(on_meta(lambda: build_model(MODELS[f"sam_{name}"])), theirs.state_dict())
     x = random(1, 3, IMGSZ, IMGSZ)
     features = theirs.image_encoder(x)
     assert_close(ours.image_encoder(x), features)
@@ -48,7 +49,7 @@ def test_mobile_sam_equals_timm_and_the_original():
     neck = filled(on_meta(lambda: OriginalEncoder(embed_dim=320, depth=0).neck), seed=1)
     theirs = filled(on_meta(segment_anything.sam_model_registry["vit_b"]), seed=2)
 
-    ours = MODELS["mobile_sam"].build().eval()
+    ours = build_model(MODELS["mobile_sam"]).eval()
     encoder_state = from_timm(trunk.state_dict())
     encoder_state |= {f"neck.{name}": tensor for name, tensor in neck.state_dict().items()}
     with_weights(ours.image_encoder, encoder_state)

@@ -9,6 +9,7 @@ from torch import nn
 
 from amg.models.image_encoder_vit import ImageEncoderViT
 from amg.models.interface import Frame
+from amg.models.load import build_model
 from amg.models.mask_decoder import MaskDecoder
 from amg.models.prompt_encoder import PromptEncoder
 from amg.models.registry import MODELS
@@ -285,7 +286,7 @@ def test_constants_are_the_originals(models):
 )
 def test_published_sizes_have_the_originals_layout(name, n_parameters):
     with torch.device("meta"):
-        ours = MODELS[f"sam_{name}"].build()
+        ours = build_model(MODELS[f"sam_{name}"])
         theirs = segment_anything.sam_model_registry[name]()
     assert layout(ours) == layout(theirs)
     assert sum(p.numel() for p in ours.parameters()) == n_parameters

@@ -1,0 +1,36 @@
+"""The command line. Thin: the work is elsewhere."""
+
+import logging
+from importlib.metadata import version as package_version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from amg.cli.inspect import gc, status, verify
+from amg.cli.options import reports_errors
+from amg.cli.run import plan, retry_failed, run
+from amg.cli.show import models, show
+
+app = typer.Typer(
+    help="Segment everything in every image, and keep the result.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for _command in (run, plan, status, verify, retry_failed, gc, show, models):
+    app.command()(reports_errors(_command))
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("amg.models").setLevel(logging.INFO)  # downloads take minutes: say so
+    if version:
+        Console().print(package_version("amg"))
+        raise typer.Exit

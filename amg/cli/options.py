@@ -1,0 +1,117 @@
+"""What commands share: their options, how errors end them, and the configuration they make."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from amg.config import Config, load_config
+from amg.errors import AmgError, ConfigError, OutputError, StorageError
+
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 3
+EXIT_INCOMPLETE = 4
+EXIT_STORAGE = 5
+
+errors = Console(stderr=True, highlight=False)
+
+InputsArgument = Annotated[
+    list[str],
+    typer.Argument(help="Images, folders, globs, lists (.txt), tables (.parquet), tars; or URLs."),
+]
+OutOption = Annotated[str, typer.Option("--out", help="Folder or URL for the result.")]
+RunArgument = Annotated[str, typer.Argument(metavar="OUT", help="A run's folder or URL.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Which model; see `amg models`.")]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="Weights, instead of the model's own: .pth, .pt, .safetensors.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: GPU if any.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="A YAML file; see configs/.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One value, e.g. generator.points_per_side=16. Repeatable."),
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N images.")]
+IdColumnOption = Annotated[str | None, typer.Option(help="Of tables: the column of image ids.")]
+UriColumnOption = Annotated[str | None, typer.Option(help="Of tables: the column of locations.")]
+ImageColumnOption = Annotated[
+    str | None, typer.Option(help="Of tables: the column of image files' bytes.")
+]
+EngineOption = Annotated[str | None, typer.Option(help="local (processes here) or ray.")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Of a Ray cluster, e.g. auto; default: Ray on this machine.")
+]
+WorkersOption = Annotated[
+    str | None, typer.Option(help="How many, e.g. 4; or MIN:MAX, added as resources appear.")
+]
+CpusOption = Annotated[float | None, typer.Option(min=0, help="CPUs that Ray gives a worker.")]
+GpusOption = Annotated[
+    float | None, typer.Option(min=0, help="GPUs that Ray gives a worker; 0.5 shares one.")
+]
+MaxFailureRateOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Stop when a larger share of images failed.")
+]
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn our errors into one line and an exit code; anything else is a bug and shows as one."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except AmgError as error:
+            errors.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+            errors.print(str(error), markup=False)
+            is_storage = isinstance(error, OutputError | StorageError)
+            raise typer.Exit(EXIT_STORAGE if is_storage else EXIT_USAGE) from None
+
+    return run
+
+
+def resolve_config(
+    path: Path | None, overrides: list[str] | None, **sections: dict[str, Any]
+) -> Config:
+    """The file, then `--set`, then the options that have a name of their own."""
+    return with_options(load_config(path, overrides or ()), **sections)
+
+
+def with_options(config: Config, **sections: dict[str, Any]) -> Config:
+    """Put options that were given (not None) over sections of a configuration."""
+    tree = config.model_dump(exclude_unset=True)
+    for section, options in sections.items():
+        given = {key: value for key, value in options.items() if value is not None}
+        tree[section] = {**tree.get(section, {}), **given}
+    return Config(**tree)
+
+
+def parse_workers(text: str | None) -> dict[str, int]:
+    """`4` or `2:8` as keys of the engine's configuration. Raises ConfigError."""
+    if text is None:
+        return {}
+    low, separator, high = text.partition(":")
+    try:
+        most = int(high if separator else low)
+        least = int(low or 1) if separator else 1
+    except ValueError:
+        raise ConfigError(f"--workers {text!r}: expected a number or MIN:MAX") from None
+    if not 1 <= least <= most:
+        raise ConfigError(f"--workers {text!r}: expected 1 <= MIN <= MAX")
+    return {"min_workers": least, "max_workers": most}
+
+
+def parse_slice(text: str | None) -> tuple[int, int]:
+    """`1/4`, the first of four, as (0, 4). Raises ConfigError."""
+    if text is None:
+        return 0, 1
+    index, _, count = text.partition("/")
+    try:
+        number, of = int(index), int(count)
+    except ValueError:
+        raise ConfigError(f"--slice {text!r}: expected I/N, e.g. 1/4") from None
+    if not 1 <= number <= of:
+        raise ConfigError(f"--slice {text!r}: expected 1 <= I <= N")
+    return number - 1, of

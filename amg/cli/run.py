@@ -1,0 +1,209 @@
+"""`amg run`, `amg plan` and `amg retry-failed`: what starts work."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amg.cli.options import (
+    EXIT_INCOMPLETE,
+    EXIT_SOME_FAILED,
+    AddressOption,
+    CheckpointOption,
+    ConfigOption,
+    CpusOption,
+    DeviceOption,
+    EngineOption,
+    GpusOption,
+    IdColumnOption,
+    ImageColumnOption,
+    InputsArgument,
+    LimitOption,
+    MaxFailureRateOption,
+    ModelOption,
+    OutOption,
+    RunArgument,
+    SetOption,
+    UriColumnOption,
+    WorkersOption,
+    errors,
+    parse_slice,
+    parse_workers,
+    resolve_config,
+    with_options,
+)
+from amg.cli.progress import RunDisplay
+from amg.config import Config
+from amg.io.sources import SourceOptions
+
+if TYPE_CHECKING:
+    from pipelines.run import RunReport
+
+ProgressOption = Annotated[
+    str | None, typer.Option("--progress", help="bar, lines, json or none; default: as it fits.")
+]
+MetricsOption = Annotated[
+    int | None, typer.Option("--metrics-port", help="Serve Prometheus metrics on this port.")
+]
+
+
+def run(
+    inputs: InputsArgument,
+    out: OutOption,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    limit: LimitOption = None,
+    id_column: IdColumnOption = None,
+    uri_column: UriColumnOption = None,
+    image_column: ImageColumnOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    cpus_per_worker: CpusOption = None,
+    gpus_per_worker: GpusOption = None,
+    max_failure_rate: MaxFailureRateOption = None,
+    slice_: Annotated[
+        str | None, typer.Option("--slice", help="I/N: only every N-th shard, from the I-th.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Delete the run that OUT holds.")] = False,
+    progress: ProgressOption = None,
+    metrics_port: MetricsOption = None,
+) -> None:
+    """Segment images; write one row for each to Parquet shards under OUT. Resumes what OUT holds.
+
+    Exit codes: 0 all images done, 3 done but some failed (their rows say why), 4 incomplete: run
+    again to go on, 2 bad usage, 5 the storage failed.
+    """
+    from pipelines.run import Run  # noqa: PLC0415 - the library works without pipelines
+
+    resolved = resolve_config(
+        config,
+        set_,
+        model={"name": model, "checkpoint": checkpoint, "device": device},
+        run={"max_failure_rate": max_failure_rate},
+        engine=_engine(engine, address, workers, cpus_per_worker, gpus_per_worker),
+    )
+    options = SourceOptions(id_column, uri_column, image_column)
+    job = Run(
+        inputs,
+        out,
+        resolved,
+        options=options,
+        limit=limit,
+        overwrite=overwrite,
+        slice_=parse_slice(slice_),
+    )
+    with RunDisplay(errors, progress) as display:
+        report = job.execute(_watch(display, metrics_port))
+    _conclude(report, out)
+
+
+def retry_failed(
+    out: RunArgument,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    progress: ProgressOption = None,
+) -> None:
+    """Do the images again whose rows say that they failed; all other rows stay as they are."""
+    from pipelines.run import retry_failed as retry  # noqa: PLC0415
+
+    def change(config: Config) -> Config:
+        wanted = _engine(engine, address, workers, None, None)
+        return with_options(config, model={"device": device}, engine=wanted)
+
+    with RunDisplay(errors, progress) as display:
+        report = retry(out, change=change, watch=display.update)
+    _conclude(report, out)
+
+
+def plan(
+    inputs: InputsArgument,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    limit: LimitOption = None,
+    id_column: IdColumnOption = None,
+    uri_column: UriColumnOption = None,
+    image_column: ImageColumnOption = None,
+    seconds_per_image: Annotated[
+        float | None, typer.Option(min=0, help="For the estimate: what a worker needs.")
+    ] = None,
+) -> None:
+    """Say what a run would do: images, shards, bytes, time. Nothing is written or segmented."""
+    from pipelines.plan import Job, survey  # noqa: PLC0415
+
+    resolved = resolve_config(config, set_, model={"name": model, "checkpoint": checkpoint})
+    job = Job(inputs, resolved, SourceOptions(id_column, uri_column, image_column), limit)
+    listing, resolved = survey(job)
+    size = resolved.run.images_per_shard
+    n_shards = -(-listing.n_images // size)
+    unknown = f" ({listing.n_unknown} of unknown size)" if listing.n_unknown else ""
+    echo = errors.print
+    echo(f"{listing.n_images} images, {listing.n_bytes / 1e6:.1f} MB{unknown}")
+    echo(f"{n_shards} shards of {size} images (run.images_per_shard)")
+    points = resolved.generator.points_per_side
+    grid = f"{points} x {points} points" if points else "explicit points"
+    echo(f"{resolved.model.name}, {grid}, {resolved.generator.crop_n_layers} layers of crops")
+    if seconds_per_image:
+        hours = listing.n_images * seconds_per_image / 3600
+        echo(f"about {hours:.1f} hours on one worker, at {seconds_per_image:g} s an image")
+
+
+def _engine(
+    engine: str | None,
+    address: str | None,
+    workers: str | None,
+    cpus: float | None,
+    gpus: float | None,
+) -> dict[str, Any]:
+    named = {"name": engine, "address": address, "cpus_per_worker": cpus, "gpus_per_worker": gpus}
+    return {**named, **parse_workers(workers)}
+
+
+def _watch(display: RunDisplay, metrics_port: int | None) -> Any:
+    if metrics_port is None:
+        return display.update
+    from pipelines.metrics import serve_metrics  # noqa: PLC0415
+
+    measure = serve_metrics(metrics_port)
+
+    def watch(state: Any) -> None:
+        display.update(state)
+        measure(state)
+
+    return watch
+
+
+def _conclude(report: "RunReport", out: str) -> None:
+    """Say what has become of a run, and exit with the code for it."""
+    describe(report)
+    if not report.is_complete:
+        errors.print(f"incomplete; run the same command again to go on: {out}", markup=False)
+        raise typer.Exit(EXIT_INCOMPLETE)
+    errors.print(str(out), markup=False)
+    if report.tally.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def describe(report: "RunReport") -> None:
+    """Print a report."""
+    tally = report.tally
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
+    errors.print(
+        f"{tally.images} of {report.n_images} images ({counts or 'none'}), {tally.masks} masks; "
+        f"{report.n_committed} of {report.n_shards} shards"
+    )
+    if report.session_images:
+        rate = report.session_images / report.session_s
+        errors.print(
+            f"{report.session_images} images in {report.session_s:.1f} s ({rate:.2f} images/s)"
+        )
+    for shard, reason in report.failed_shards.items():
+        errors.print(f"shard {shard} failed: {reason}", markup=False)
+    if report.stopped:
+        errors.print(f"stopped: {report.stopped}", markup=False)

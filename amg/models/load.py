@@ -1,0 +1,73 @@
+"""From a name to a model ready for inference."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from amg.errors import ConfigError
+from amg.models.build import build_mobile_sam, build_nano, build_sam_vit
+from amg.models.checkpoint import load_weights
+from amg.models.interface import ModelInfo
+from amg.models.registry import ModelSpec, get_spec, locate_weights
+from amg.models.sam import SAMModel
+
+_BUILDERS: dict[str, Callable[..., SAMModel]] = {
+    "sam_vit": build_sam_vit,
+    "mobile_sam": build_mobile_sam,
+    "nano": build_nano,
+}
+
+
+def build_model(spec: ModelSpec) -> SAMModel:
+    """The architecture of a registered model, with random weights."""
+    return _BUILDERS[spec.architecture](**spec.sizes)
+
+
+def load_model(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+    imgsz: int | None = None,
+) -> SAMModel:
+    """Build a model and load its weights, ready for inference.
+
+    checkpoint: a file of the published layout or of `transformers`' (.pt, .pth, .safetensors);
+    without it the built-in weights, the cache folder and then the published place are tried.
+    device: by default the GPU if there is one. imgsz: side of the square input in pixels, if not
+    the model's own.
+
+    Raises ConfigError for an unknown name, device or size, CheckpointError for the weights.
+    """
+    target = _resolve_device(device)
+    spec = get_spec(name)
+    model = build_model(spec)
+    if imgsz is not None:
+        _set_imgsz(model, imgsz)
+    _, weights = locate_weights(name, checkpoint)
+    load_weights(model, weights.path)
+    model.info = ModelInfo(spec.name, weights.sha256, spec.generator_defaults)
+    return model.eval().requires_grad_(False).to(target)
+
+
+def _set_imgsz(model: SAMModel, imgsz: int) -> None:
+    try:
+        model.set_imgsz(imgsz)
+    except ValueError as error:
+        raise ConfigError(f"imgsz: {error}") from error
+
+
+def _resolve_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device: {device!r} is no torch device") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device: {device!r} is neither cpu nor cuda")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError(f"device: {device!r} asked for, but torch sees {found} CUDA devices")
+    return resolved

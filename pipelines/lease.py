@@ -1,0 +1,175 @@
+"""One driver a folder: the second is refused while the first lives.
+
+Local folders: a lock of the operating system, gone with the process that holds it. Object stores:
+a file that is renewed and runs out; it is advisory where the store cannot create a file only if
+there is none. Drivers of disjoint slices (1/4, 2/4, ...) do not exclude each other.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from amg.errors import RunError, StorageError
+from amg.io.storage import LocalStorage, Storage
+
+logger = logging.getLogger(__name__)
+LEASE_S = 60.0
+"""A lease on an object store that was not renewed for so long is free."""
+
+
+@contextmanager
+def hold_lease(storage: Storage, slice_: tuple[int, int] = (0, 1)) -> Iterator["Lease"]:
+    """Be the only driver of a folder, or of the slice `index, count` of it.
+
+    Raises RunError naming who holds it.
+    """
+    lease = _FileLock(storage) if isinstance(storage, LocalStorage) else _ObjectLease(storage)
+    lease.acquire(f"{slice_[0]}-of-{slice_[1]}")
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+class Lease:
+    """A held lease."""
+
+    def check(self) -> None:
+        """Raise RunError if it was lost: another driver may be at work."""
+
+
+def _conflicts(mine: str, other: str) -> bool:
+    """Slices of the same count are disjoint; all else may overlap."""
+    return mine == other or mine.partition("-of-")[2] != other.partition("-of-")[2]
+
+
+def _holder() -> str:
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
+
+
+def _refuse(storage: Storage, holder: str) -> RunError:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        who = json.loads(holder)
+        holder = f"process {who['pid']} on {who['host']}"
+    return RunError(f"{storage.url()} is in use: another run is at work on it ({holder or '?'})")
+
+
+class _FileLock(Lease):
+    def __init__(self, storage: LocalStorage) -> None:
+        self._storage = storage
+        self._folder = storage.root / ".leases"
+        self._file: IO[str] | None = None
+
+    def acquire(self, name: str) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._lock(self._folder / f"{name}.lock")
+        except OSError as error:
+            raise StorageError(f"cannot lock {self._folder}: {error.strerror}") from error
+        if self._file is None:
+            raise _refuse(self._storage, (self._folder / f"{name}.lock").read_text())
+        self._file.truncate(0)
+        self._file.write(_holder())
+        self._file.flush()
+        for path in self._folder.glob("*.lock"):
+            if path.stem != name and _conflicts(name, path.stem):
+                other = self._lock(path)
+                if other is None:
+                    self.release()
+                    raise _refuse(self._storage, path.read_text())
+                other.close()
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    @staticmethod
+    def _lock(path: Path) -> IO[str] | None:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+
+class _ObjectLease(Lease):
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._owner = uuid.uuid4().hex
+        self._name = ""
+        self._renewed_at = 0.0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, name: str) -> None:
+        self._name = f"leases/{name}.json"
+        if not self._storage.create(self._name, self._content()):
+            self._take_over_if_expired(self._name)
+        for file in self._storage.list("leases"):
+            other = file.removesuffix(".json")
+            if other != name and _conflicts(name, other) and self._is_live(f"leases/{file}"):
+                self._storage.delete([self._name])
+                raise _refuse(self._storage, (self._storage.read(f"leases/{file}") or b"").decode())
+        self._renewed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def _take_over_if_expired(self, name: str) -> None:
+        if self._is_live(name):
+            raise _refuse(self._storage, (self._storage.read(name) or b"").decode())
+        self._storage.delete([name])
+        if not self._storage.create(name, self._content()):
+            raise _refuse(self._storage, (self._storage.read(name) or b"").decode())
+
+    def _is_live(self, name: str) -> bool:
+        data = self._storage.read(name)
+        if data is None:
+            return False
+        try:
+            return time.time() < float(json.loads(data)["until"])
+        except (ValueError, KeyError, TypeError):
+            return True  # not understood: not ours to break
+
+    def _content(self) -> bytes:
+        values = {**json.loads(_holder()), "owner": self._owner, "until": time.time() + LEASE_S}
+        return json.dumps(values).encode()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(LEASE_S / 4):
+            try:
+                if not self._is_mine():
+                    logger.error("the lease on %s was taken over", self._storage.url())
+                    self._renewed_at = 0.0
+                    return
+                self._storage.write(self._name, self._content())
+                self._renewed_at = time.monotonic()
+            except StorageError as error:
+                logger.warning("the lease could not be renewed: %s", error)
+
+    def _is_mine(self) -> bool:
+        data = self._storage.read(self._name)
+        return data is not None and json.loads(data).get("owner") == self._owner
+
+    def check(self) -> None:
+        if time.monotonic() - self._renewed_at > LEASE_S:
+            raise RunError(f"the lease on {self._storage.url()} was lost; run again to go on")
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        with contextlib.suppress(StorageError):
+            if self._is_mine():
+                self._storage.delete([self._name])

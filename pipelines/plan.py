@@ -1,0 +1,285 @@
+"""Planning a run: which images, in which shards, and all that decides their rows.
+
+The plan is made once. A run that is taken up again lists its inputs anew and compares: a folder
+takes no work of another fingerprint.
+"""
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from amg.config import Config, GeneratorConfig
+from amg.errors import ConfigError, RunError, StorageError
+from amg.io.run_folder import CONFIG, INPUTS, PLAN, Plan, read_plan, to_json
+from amg.io.schema import SCHEMA_VERSION
+from amg.io.sources import ImageSource, SourceOptions, list_sources
+from amg.io.storage import Storage
+from amg.models.registry import locate_weights
+
+logger = logging.getLogger(__name__)
+_BATCH = 32_768
+_SHOWN = 5
+_NOT_DECISIVE = {"points_per_batch", "encoder_batch_size"}  # speed and memory only
+
+INPUTS_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.large_string(), nullable=False),
+        pa.field("uri", pa.large_string(), nullable=False),
+        pa.field("path", pa.large_binary(), nullable=False),
+        pa.field("offset", pa.int64()),
+        pa.field("size", pa.int64()),
+        pa.field("column", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("row", pa.int64()),
+    ]
+)
+"""A row of inputs.parquet is an `ImageSource`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a user asks for: which images, and what to do with them."""
+
+    inputs: Sequence[str]
+    config: Config
+    options: SourceOptions = SourceOptions()
+    limit: int | None = None
+
+    def sources(self) -> Iterator[ImageSource]:
+        """The images, in order."""
+        for n, source in enumerate(list_sources(self.inputs, self.options)):
+            if n == self.limit:
+                return
+            yield source
+
+
+def resolve(config: Config) -> tuple[Config, str]:
+    """The configuration with the model's own defaults, and the sha256 of its weights.
+
+    Raises ConfigError for an unknown model, CheckpointError if the weights cannot be had.
+    """
+    spec, weights = locate_weights(config.model.name, config.model.checkpoint)
+    generator = config.generator.for_model(spec.generator_defaults)
+    return config.model_copy(update={"generator": generator}), weights.sha256
+
+
+def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[str, Any]:
+    """All that decides a run's rows and their places."""
+    generator: GeneratorConfig = config.generator
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "inputs_sha256": inputs_sha256,
+        "model": {
+            "name": config.model.name,
+            "imgsz": config.model.imgsz,
+            "weights_sha256": weights_sha256,
+        },
+        "generator": generator.model_dump(mode="json", exclude=_NOT_DECISIVE),
+        "run": {
+            "images_per_shard": config.run.images_per_shard,
+            "max_image_pixels": config.run.max_image_pixels,
+        },
+    }
+
+
+def fingerprint(identity_: Mapping[str, Any]) -> str:
+    """The sha256 of an identity."""
+    return hashlib.sha256(json.dumps(identity_, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Listing:
+    """What streaming over the inputs adds up to; `n_unknown` images are of unknown size."""
+
+    n_images: int = 0
+    n_bytes: int = 0
+    n_unknown: int = 0
+    sha256: str = ""
+    has_duplicates: bool = False
+
+
+def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
+    """The plan of a folder, made now or found there and equal to what the job asks for.
+
+    Raises ConfigError for inputs, model or duplicate ids, RunError for a folder with another run,
+    naming what differs.
+    """
+    config, weights_sha256 = resolve(job.config)
+    found = read_plan(storage)
+    if found is not None:
+        listing = Listing()
+        for _ in _listed(job.sources(), listing):
+            pass
+        _compare(found, identity(config, weights_sha256, listing.sha256), listing, job, storage)
+        return found, config
+    listing = _write_inputs(job.sources(), storage)
+    what = identity(config, weights_sha256, listing.sha256)
+    plan = Plan(
+        run_id=uuid.uuid4().hex[:12],
+        fingerprint=fingerprint(what),
+        identity=what,
+        n_images=listing.n_images,
+        n_bytes=listing.n_bytes,
+        images_per_shard=config.run.images_per_shard,
+    )
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    storage.write(CONFIG, text.encode())
+    storage.write(PLAN, to_json(plan))
+    return plan, config
+
+
+def survey(job: Job) -> tuple[Listing, Config]:
+    """List the inputs and check what a run would need, writing nothing. Raises as `prepare`."""
+    config, _ = resolve(job.config)
+    listing, ids = Listing(), []
+    for table in _listed(job.sources(), listing):
+        ids.append(table.column("image_id").combine_chunks())
+    if listing.has_duplicates:
+        raise _duplicates(pa.chunked_array(ids))
+    return listing, config
+
+
+def _listed(sources: Iterable[ImageSource], listing: Listing) -> Iterator[pa.Table]:
+    """The sources as tables of INPUTS_SCHEMA; `listing` is complete at the end."""
+    digest = hashlib.sha256()
+    hashes: list[np.ndarray] = []
+    iterator = iter(sources)
+    while batch := list(islice(iterator, _BATCH)):
+        for source in batch:
+            digest.update(b"%d %d " % (len(source.image_id), len(source.path)))
+            digest.update(source.image_id.encode())
+            digest.update(source.path)
+        hashes.append(np.fromiter((hash(s.image_id) for s in batch), np.int64, len(batch)))
+        listing.n_images += len(batch)
+        listing.n_bytes += sum(source.size or 0 for source in batch)
+        listing.n_unknown += sum(source.size is None for source in batch)
+        arrays = [
+            pa.array([getattr(source, field.name) for source in batch], type=field.type)
+            for field in INPUTS_SCHEMA
+        ]
+        yield pa.Table.from_arrays(arrays, schema=INPUTS_SCHEMA)
+    listing.sha256 = digest.hexdigest()
+    if hashes:
+        every = np.sort(np.concatenate(hashes))
+        listing.has_duplicates = bool((every[1:] == every[:-1]).any())
+
+
+def _write_inputs(sources: Iterable[ImageSource], storage: Storage) -> Listing:
+    listing = Listing()
+    with storage.staged(INPUTS) as staged:
+        try:
+            with pq.ParquetWriter(staged, INPUTS_SCHEMA, compression="zstd") as writer:
+                for table in _listed(sources, listing):
+                    writer.write_table(table)
+        except OSError as error:
+            raise StorageError(f"cannot write {storage.url(INPUTS)}: {error.strerror}") from error
+        if listing.has_duplicates:
+            raise _duplicates(pq.read_table(staged, columns=["image_id"]).column("image_id"))
+        storage.publish(staged, INPUTS)
+    return listing
+
+
+def _duplicates(ids: pa.ChunkedArray) -> Exception:
+    """The error that names the ids that occur more than once."""
+    counted = pa.table({"id": ids}).group_by("id").aggregate([("id", "count")])
+    twice = counted.filter(pc.field("id_count") > 1).column("id").to_pylist()
+    shown = ", ".join(repr(image_id) for image_id in sorted(twice)[:_SHOWN])
+    return ConfigError(
+        f"inputs: {len(twice)} image ids occur more than once: {shown}; give the folder above, "
+        "or a column of unique ids"
+    )
+
+
+def _compare(
+    plan: Plan, now: Mapping[str, Any], listing: Listing, job: Job, storage: Storage
+) -> None:
+    """Raise RunError with all that differs between a plan and what is asked for now."""
+    if fingerprint(now) == plan.fingerprint:
+        return
+    differences = [
+        f"{key}: {_short(was)} planned, {_short(is_)} now"
+        for key, was, is_ in _differences(plan.identity, now)
+        if key != "inputs_sha256"
+    ]
+    if now["inputs_sha256"] != plan.identity.get("inputs_sha256"):
+        differences.append(_changed_inputs(plan, listing, job, storage))
+    raise RunError(
+        f"{storage.url()} holds another run ({'; '.join(differences)}). "
+        "Take another folder, or --overwrite to begin anew"
+    )
+
+
+def _differences(
+    was: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*was, *now}):
+        before, after = was.get(key), now.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}", before, after
+
+
+def _changed_inputs(plan: Plan, listing: Listing, job: Job, storage: Storage) -> str:
+    with storage.open(INPUTS) as file:
+        planned = set(pq.read_table(file, columns=["image_id"]).column(0).to_pylist())
+    now = {source.image_id for source in job.sources()}
+    new, gone = sorted(now - planned), sorted(planned - now)
+    counts = f"inputs: {plan.n_images} images planned, {listing.n_images} now"
+    for what, ids in (("new", new), ("gone", gone)):
+        if ids:
+            counts += f", {len(ids)} {what} ({', '.join(map(repr, ids[:_SHOWN]))})"
+    return counts
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 24 else f"{text[:20]}..."
+
+
+class PlannedInputs:
+    """Reads the sources of shards from inputs.parquet, keeping the last part that was read."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._file: Any = storage.open(INPUTS)  # pyarrow takes any object with read and seek
+        self._parquet = pq.ParquetFile(self._file)
+        metadata = self._parquet.metadata
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._group, self._table = -1, INPUTS_SCHEMA.empty_table()
+
+    def read(self, rows: range) -> list[ImageSource]:
+        """The sources of a range of planned rows."""
+        sources: list[ImageSource] = []
+        at = rows.start
+        while at < rows.stop:
+            group = int(np.searchsorted(self._starts, at, side="right")) - 1
+            if group != self._group:
+                self._group, self._table = group, self._parquet.read_row_group(group)
+            offset = at - int(self._starts[group])
+            part = self._table.slice(offset, rows.stop - at)
+            sources += [ImageSource(**values) for values in part.to_pylist()]
+            at += len(part)
+        return sources
+
+    def close(self) -> None:
+        """Close the file."""
+        self._parquet.close()
+        self._file.close()
+
+
+def clear(storage: Storage) -> None:
+    """Begin anew: forget the plan first, so that a broken-off clearing leaves no half run."""
+    storage.delete(["_SUCCESS", PLAN, "report.json", "events.jsonl", INPUTS, CONFIG])
+    for folder in ("commits", "attempts", "data", "events"):
+        storage.delete([f"{folder}/{name}" for name in storage.list(folder)])

@@ -1,0 +1,74 @@
+"""Generators that need no model, for runs of which only the running is tested.
+
+They must be importable where workers live, and so be in a module of their own. What an image does
+to its worker is in its top left pixel.
+"""
+
+import os
+import signal
+import time
+
+import numpy as np
+
+from amg.ops import rle
+from amg.records import ImageResult, Mask
+
+KILL, HANG, RAISE, FULL, BROKEN = (250, 1, 1), (250, 2, 2), (250, 3, 3), (250, 4, 4), (250, 5, 5)
+SLEEP_VARIABLE = "AMG_TEST_SLEEP_S"
+
+
+class StubGenerator:
+    """One mask an image: the pixels brighter than their mean."""
+
+    def __init__(self, heartbeat):
+        self.heartbeat = heartbeat
+        self.sleep_s = float(os.environ.get(SLEEP_VARIABLE, "0"))
+
+    def generate_batch(self, images):
+        return [self._one(image) for image in images]
+
+    def _one(self, image):
+        self.heartbeat()
+        time.sleep(self.sleep_s)
+        first = tuple(int(v) for v in image[0, 0])
+        if first == KILL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if first == HANG:
+            time.sleep(1000)
+        if first == RAISE:
+            raise RuntimeError("a bug that this image finds")
+        if first == FULL:
+            raise MemoryError("no more")
+        grey = image.mean(axis=2)
+        (encoded,) = rle.encode_masks((grey > grey.mean())[None])
+        height, width = grey.shape
+        mask = Mask(
+            rle=encoded,
+            area=rle.area(encoded),
+            bbox_xywh=rle.bbox_xywh(encoded),
+            predicted_iou=0.5,
+            stability_score=0.75,
+            point_xy=(width / 2, height / 2),
+            crop_box_xywh=(0, 0, width, height),
+            crop_layer=0,
+            level=1,
+        )
+        return [ImageResult((height, width), (mask,))][0]
+
+    def with_smaller_batches(self):
+        return None
+
+
+def make_stub(config, heartbeat):
+    """The stub as workers build it."""
+    return StubGenerator(heartbeat)
+
+
+def save_image(path, seed, top_left=None, size_hw=(24, 32)):
+    """A small picture of its own; `top_left` says what it does to a worker."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(seed).integers(0, 240, (*size_hw, 3), dtype=np.uint8)
+    if top_left is not None:
+        pixels[0, 0] = top_left
+    Image.fromarray(pixels).save(path)
