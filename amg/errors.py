@@ -26,7 +26,17 @@ class OutputError(AmgError):
 
 
 class StorageError(AmgError):
-    """A storage that cannot be reached, or refuses: worth trying again."""
+    """A storage that cannot be reached, or refuses.
+
+    `passing`: it may be over in a minute, and is worth waiting for; a full disk is not.
+    """
+
+    def __init__(self, message: str, *, passing: bool = True) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _make_storage_error, (str(self), self.passing)
 
 
 class ShardError(OutputError):
@@ -50,3 +60,7 @@ class ImageError(AmgError, ValueError):
 
     def __str__(self) -> str:
         return self.message
+
+
+def _make_storage_error(message: str, passing: bool) -> StorageError:
+    return StorageError(message, passing=passing)

@@ -257,6 +257,8 @@ class Driver:
         self._log.log("attempt_failed", shard=shard, attempt=attempt, error=str(error))
         logger.warning("shard %s: %s", shard, error)
         self.schedule.fail(attempt, str(error))
+        if isinstance(error, StorageError) and not error.passing:
+            raise error
         self._storage_failures += 1
         if self._storage_failures >= _MOST_STORAGE_FAILURES:
             raise StorageError(f"{self._storage_failures} shards in a row failed: {error}")

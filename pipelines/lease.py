@@ -68,7 +68,7 @@ class _FileLock(Lease):
     def __init__(self, storage: LocalStorage) -> None:
         self._storage = storage
         self._folder = storage.root / ".leases"
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def acquire(self, name: str) -> None:
         try:
@@ -78,9 +78,9 @@ class _FileLock(Lease):
             raise StorageError(f"cannot lock {self._folder}: {error.strerror}") from error
         if self._file is None:
             raise _refuse(self._storage, (self._folder / f"{name}.lock").read_text())
-        self._file.truncate(0)
-        self._file.write(_holder())
-        self._file.flush()
+        with contextlib.suppress(OSError):  # who holds it is only for the other's message
+            self._file.truncate(0)
+            self._file.write(_holder().encode())
         for path in self._folder.glob("*.lock"):
             if path.stem != name and _conflicts(name, path.stem):
                 other = self._lock(path)
@@ -94,8 +94,8 @@ class _FileLock(Lease):
             self._file.close()
 
     @staticmethod
-    def _lock(path: Path) -> IO[str] | None:
-        file = path.open("a+", encoding="utf-8")
+    def _lock(path: Path) -> IO[bytes] | None:
+        file = path.open("ab", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,10 +7,13 @@ takes no work of another fingerprint.
 import hashlib
 import json
 import logging
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ import yaml
 
 from amg.config import Config, GeneratorConfig
 from amg.errors import ConfigError, RunError, StorageError
+from amg.io.access import is_passing
 from amg.io.run_folder import CONFIG, INPUTS, PLAN, Plan, read_plan, to_json
 from amg.io.schema import SCHEMA_VERSION
 from amg.io.sources import ImageSource, SourceOptions, list_sources
@@ -142,11 +146,20 @@ def survey(job: Job) -> tuple[Listing, Config]:
     """List the inputs and check what a run would need, writing nothing. Raises as `prepare`."""
     config, _ = resolve(job.config)
     listing, ids = Listing(), []
-    for table in _listed(job.sources(), listing):
+    for table in _listed(map(_with_size, job.sources()), listing):
         ids.append(table.column("image_id").combine_chunks())
     if listing.has_duplicates:
         raise _duplicates(pa.chunked_array(ids))
     return listing, config
+
+
+def _with_size(source: ImageSource) -> ImageSource:
+    """Ask this machine for a size that the listing left out."""
+    if source.size is not None or not source.path.startswith(b"/") or source.row is not None:
+        return source
+    with suppress(OSError):
+        return replace(source, size=Path(os.fsdecode(source.path)).stat().st_size)
+    return source
 
 
 def _listed(sources: Iterable[ImageSource], listing: Listing) -> Iterator[pa.Table]:
@@ -182,7 +195,8 @@ def _write_inputs(sources: Iterable[ImageSource], storage: Storage) -> Listing:
                 for table in _listed(sources, listing):
                     writer.write_table(table)
         except OSError as error:
-            raise StorageError(f"cannot write {storage.url(INPUTS)}: {error.strerror}") from error
+            text = f"cannot write {storage.url(INPUTS)}: {error.strerror or error}"
+            raise StorageError(text, passing=is_passing(error)) from error
         if listing.has_duplicates:
             raise _duplicates(pq.read_table(staged, columns=["image_id"]).column("image_id"))
         storage.publish(staged, INPUTS)

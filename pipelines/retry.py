@@ -15,11 +15,16 @@ WAITS_S = (1.0, 4.0, 15.0)
 
 
 def with_backoff(operation: Callable[[], Result]) -> Result:
-    """Do it, again after each wait while the storage fails. Raises the last StorageError."""
+    """Do it, again after each wait while the storage fails in a way that may pass.
+
+    Raises the last StorageError.
+    """
     for wait_s in WAITS_S:
         try:
             return operation()
         except StorageError as error:
+            if not error.passing:
+                raise
             logger.warning("%s; again in %.0f s", error, wait_s)
             time.sleep(wait_s)
     return operation()

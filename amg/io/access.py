@@ -192,6 +192,11 @@ def fault(error: Exception, location: str) -> ImageError | StorageError:
     return local_fault(error, location)
 
 
+def is_passing(error: Exception) -> bool:
+    """Whether what this machine's file system says may be over when it is asked again."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
 def local_fault(error: Exception, path: str) -> ImageError | StorageError:
     """StorageError where trying again may help, ImageError for the rest."""
     if isinstance(error, ImageError | StorageError):
@@ -199,7 +204,7 @@ def local_fault(error: Exception, path: str) -> ImageError | StorageError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return ImageError("missing", "no such file")
     reason = getattr(error, "strerror", None) or type(error).__name__
-    if isinstance(error, OSError) and error.errno in _PASSING:
+    if is_passing(error):
         return StorageError(f"{shown(path)}: {reason}")
     return ImageError("decode_error", f"cannot read the file: {reason}")
 

@@ -14,16 +14,18 @@ import time
 ENVIRONMENT = "AMG_FAILPOINT"
 DELAY_S = 2.0
 
-_FILES = ("inputs", "plan", "config", "attempts", "commits", "report", "_SUCCESS")
-_WRITE_STEPS = ("begun", "half_written", "synced", "renamed")
-_SHARD_STEPS = ("begun", "row_written", "closed", "verified")
+_SMALL_FILES = ("config", "plan", "attempts", "commits", "report", "_SUCCESS")
 
 FAILPOINTS = (
-    *(f"shard.{step}" for step in _SHARD_STEPS),
-    *("data.synced", "data.renamed"),
-    *(f"{file}.{step}" for file in _FILES for step in _WRITE_STEPS),
+    *(f"shard.{step}" for step in ("begun", "row_written", "closed", "verified")),
+    *(f"{file}.{step}" for file in ("inputs", "data") for step in ("synced", "renamed")),
+    *(
+        f"{file}.{step}"
+        for file in _SMALL_FILES
+        for step in ("begun", "half_written", "synced", "renamed")
+    ),
 )
-"""Every step between an image's row and a finished run, each before the next can begin."""
+"""Every step between an image's row and a finished run, on a local file system."""
 
 
 def reach(name: str) -> None:

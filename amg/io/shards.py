@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amg.errors import ShardError, StorageError
+from amg.io.access import is_passing
 from amg.io.failpoints import reach
 from amg.io.schema import SCHEMA, SCHEMA_VERSION, ImageRow, from_table, to_table
 
@@ -78,7 +79,7 @@ class ShardWriter:
 
 def _unwritable(path: Path, error: Exception) -> StorageError:
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return StorageError(f"cannot write {path}: {reason}")
+    return StorageError(f"cannot write {path}: {reason}", passing=is_passing(error))
 
 
 def check_shard(path: Path, image_ids: Sequence[str]) -> str:
@@ -126,7 +127,9 @@ def _read_groups(
             if not parquet.schema_arrow.equals(SCHEMA):
                 raise ShardError(f"{name}: its columns are not those of schema {SCHEMA_VERSION}")
             for group in range(parquet.num_row_groups):
-                yield parquet.read_row_group(group, columns=columns)
+                table = parquet.read_row_group(group, columns=columns)
+                table.validate(full=True)  # else damaged text is found by whoever decodes it
+                yield table
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise ShardError(f"{name}: cannot be read: {reason}") from error

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from amg.errors import StorageError
-from amg.io.access import connect
+from amg.io.access import connect, is_passing
 from amg.io.failpoints import reach
 from amg.io.urls import local_path, scheme_of, shown
 
@@ -131,9 +131,10 @@ class LocalStorage:
         with self._errors("list", folder):
             try:
                 with os.scandir(self.root / folder) as entries:
-                    return {e.name: e.stat().st_size for e in entries if e.is_file()}
+                    sizes = {entry.name: _file_size(entry) for entry in entries}
             except FileNotFoundError:
                 return {}
+        return {name: size for name, size in sizes.items() if size is not None}
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -161,10 +162,11 @@ class LocalStorage:
     def publish(self, staged: Path, name: str) -> None:
         target = self.root / name
         with self._errors("write", name):
-            with staged.open("rb") as file:
-                os.fsync(file.fileno())
-            _reach(name, "synced")
-            staged.replace(target)
+            if staged.exists() or not target.exists():  # else it was moved, and the rest failed
+                with staged.open("rb") as file:
+                    os.fsync(file.fileno())
+                _reach(name, "synced")
+                staged.replace(target)
             _sync_folder(target.parent)
             _reach(name, "renamed")
 
@@ -188,8 +190,8 @@ class LocalStorage:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or error
-            raise StorageError(f"cannot {verb} {self.url(name)}: {reason}") from error
+            text = f"cannot {verb} {self.url(name)}: {error.strerror or error}"
+            raise StorageError(text, passing=is_passing(error)) from error
 
 
 class ObjectStorage:
@@ -209,9 +211,12 @@ class ObjectStorage:
         return self._call("read", name, lambda: self._fs.cat_file(self._path(name)))
 
     def write(self, name: str, data: bytes) -> None:
-        _reach(name, "begun")
-        self._call("write", name, lambda: self._fs.pipe_file(self._path(name), data))
-        _reach(name, "renamed")
+        def write() -> None:
+            _reach(name, "begun")
+            self._fs.pipe_file(self._path(name), data)
+            _reach(name, "renamed")
+
+        self._call("write", name, write)
 
     def create(self, name: str, data: bytes) -> bool:
         def create() -> bool:
@@ -245,16 +250,23 @@ class ObjectStorage:
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(prefix="amg-"))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="amg-"))
+        except OSError as error:
+            place = f"{tempfile.gettempdir()} for {self.url(name)}"
+            raise StorageError(f"cannot write {place}: {error.strerror}") from error
         try:
             yield folder / Path(name).name
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, staged: Path, name: str) -> None:
-        _reach(name, "synced")
-        self._call("write", name, lambda: self._fs.put_file(str(staged), self._path(name)))
-        _reach(name, "renamed")
+        def upload() -> None:
+            _reach(name, "synced")
+            self._fs.put_file(str(staged), self._path(name))
+            _reach(name, "renamed")
+
+        self._call("write", name, upload)
         found, expected = self.size(name), staged.stat().st_size
         if found != expected:
             raise StorageError(
@@ -289,6 +301,14 @@ class ObjectStorage:
 def _reach(name: str, step: str) -> None:
     kind = name.partition("/")[0].partition(".")[0]
     reach(f"{kind}.{step}")
+
+
+def _file_size(entry: "os.DirEntry[str]") -> int | None:
+    """The bytes of a file; None for what is no file, or has been deleted since."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except FileNotFoundError:
+        return None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,11 +1,17 @@
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from amg import Mask, ShardError
+from amg.errors import StorageError
+from amg.io.failpoints import ENVIRONMENT
 from amg.io.schema import SCHEMA, ImageRow, from_table, to_table
-from amg.io.shards import ShardWriter, read_shard
+from amg.io.shards import ShardWriter, check_shard, read_ids, read_shard, read_statuses
 from amg.ops import rle
 
 
@@ -37,52 +43,102 @@ def test_rows_survive_arrow_and_back():
     assert list(from_table(to_table(rows))) == rows
 
 
-def test_a_shard_holds_rows_and_metadata(tmp_path):
-    path = tmp_path / "data" / "part-00000.parquet"
-    rows = [_row("a"), FAILED, _row("bcd", 5)]
-    with ShardWriter(path, {"amg.model": "nano"}) as shard:
+def _write(path, rows, metadata=None):
+    with ShardWriter(path, metadata or {}) as shard:
         for row in rows:
             shard.write(row)
+
+
+def test_a_shard_holds_rows_and_metadata(tmp_path):
+    path = tmp_path / "part-00000.parquet"
+    rows = [_row("a"), FAILED, _row("bcd", 5)]
+    _write(path, rows, {"amg.model": "nano"})
     assert list(read_shard(path)) == rows
     metadata = pq.read_schema(path).metadata
     assert metadata[b"amg.model"] == b"nano"
     assert metadata[b"amg.schema_version"] == b"1"
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_shard_is_read_from_an_open_file_too(tmp_path):
+    path = tmp_path / "part.parquet"
+    rows = [_row("a"), FAILED, _row("empty", 0)]
+    _write(path, rows)
+    with path.open("rb") as file:
+        assert list(read_shard(file, "x")) == rows
+        assert list(read_ids(file, "x")) == ["a", "bad.jpg", "empty"]
+        assert read_statuses(file, "x") == ["ok", "decode_error", "ok"]
+
+
+def test_a_shard_without_rows_can_be_written_and_read(tmp_path):
+    _write(tmp_path / "part.parquet", [])
+    assert list(read_shard(tmp_path / "part.parquet")) == []
 
 
 def test_large_shards_have_several_row_groups(tmp_path, monkeypatch):
     monkeypatch.setattr("amg.io.shards._ROW_GROUP_BYTES", 1000)
     path = tmp_path / "part.parquet"
-    with ShardWriter(path, {}) as shard:
-        for i in range(20):
-            shard.write(_row(f"image-{i:02d}"))
+    names = [f"image-{i:02d}" for i in range(20)]
+    _write(path, [_row(name) for name in names])
     assert pq.read_metadata(path).num_row_groups > 3
-    assert [row.image_id for row in read_shard(path)] == [f"image-{i:02d}" for i in range(20)]
+    assert [row.image_id for row in read_shard(path)] == names
+    check_shard(path, names)
 
 
-def test_an_error_leaves_nothing_behind(tmp_path):
+def test_the_check_gives_the_sha256_of_a_file_that_holds_these_ids(tmp_path):
     path = tmp_path / "part.parquet"
-    with pytest.raises(KeyError), ShardWriter(path, {}) as shard:
-        shard.write(_row("a"))
-        raise KeyError("stop")
-    assert list(tmp_path.iterdir()) == []
+    _write(path, [_row("a"), FAILED, _row("b")])
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert check_shard(path, ["a", "bad.jpg", "b"]) == expected
 
 
-def test_an_error_leaves_the_shard_before_alone(tmp_path):
+@pytest.mark.parametrize("ids", [["a"], ["a", "b", "c"], ["b", "a"], ["a", "c"], []])
+def test_the_check_refuses_other_ids(tmp_path, ids):
     path = tmp_path / "part.parquet"
-    with ShardWriter(path, {}) as shard:
-        shard.write(_row("a"))
-    before = path.read_bytes()
-    with pytest.raises(KeyError), ShardWriter(path, {}) as shard:
-        shard.write(_row("b"))
-        raise KeyError("stop")
-    assert path.read_bytes() == before
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "data").write_text("a file")
+    _write(path, [_row("a"), _row("b")])
     with pytest.raises(ShardError, match=r"part\.parquet"):
+        check_shard(path, ids)
+
+
+@pytest.mark.parametrize("n_kept", [0, 3, 100, -1])
+def test_the_check_refuses_a_file_that_is_cut_short(tmp_path, n_kept):
+    path = tmp_path / "part.parquet"
+    _write(path, [_row("a"), _row("b")])
+    path.write_bytes(path.read_bytes()[:n_kept])
+    with pytest.raises(ShardError, match=r"part\.parquet: cannot be read"):
+        check_shard(path, ["a", "b"])
+
+
+def test_an_error_while_rows_are_made_closes_the_file_and_passes(tmp_path):
+    path = tmp_path / "part.parquet"
+    with pytest.raises(KeyError, match="stop"), ShardWriter(path, {}) as shard:
+        shard.write(_row("a"))
+        raise KeyError("stop")
+    assert list(read_shard(path)) == []
+    assert shard._file.closed
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(StorageError, match=r"data/part\.parquet: Not a directory"):
         ShardWriter(tmp_path / "data" / "part.parquet", {})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("group_bytes", [1, 2**25])
+def test_a_full_disk_is_a_storage_error(monkeypatch, group_bytes):
+    monkeypatch.setattr("amg.io.shards._ROW_GROUP_BYTES", group_bytes)
+    rows = [_row(f"{i}", 20) for i in range(200)]
+    with pytest.raises(StorageError, match="cannot write /dev/full: .*No space"):
+        _write(Path("/dev/full"), rows)
+
+
+@pytest.mark.parametrize("step", ["row_written", "closed", "verified"])
+def test_failures_of_the_disk_between_steps_are_storage_errors(tmp_path, monkeypatch, step):
+    monkeypatch.setenv(ENVIRONMENT, f"shard.{step}=full")
+    with pytest.raises(StorageError, match="No space"):
+        _write(tmp_path / "part.parquet", [_row("a")])
+        check_shard(tmp_path / "part.parquet", ["a"])
 
 
 def test_what_is_no_shard_is_refused(tmp_path):
@@ -90,7 +146,19 @@ def test_what_is_no_shard_is_refused(tmp_path):
     text.write_text("hello")
     pq.write_table(pa.table({"a": [1]}), other)
     for path in (text, other):
-        with pytest.raises(ShardError, match=path.name):
+        for read in (read_shard, lambda p: read_ids(p, str(p)), lambda p: read_statuses(p, str(p))):
+            with pytest.raises(ShardError, match=path.name):
+                list(read(path))
+
+
+def test_whatever_byte_is_damaged_nothing_but_our_error_is_raised(tmp_path):
+    path = tmp_path / "part.parquet"
+    rows = [_row(f"image-{i}") for i in range(3)]
+    _write(path, rows)
+    data = path.read_bytes()
+    for at in range(0, len(data), 7):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        with suppress(ShardError):
             list(read_shard(path))
 
 

@@ -1,28 +1,26 @@
+"""Whole runs with the local engine."""
+
 import hashlib
 import json
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
-from typer.testing import CliRunner
 
-from amg import ConfigError, GeneratorConfig, MaskGenerator
-from amg.cli import app
-from amg.config import RunConfig, load_config
-from amg.io.shards import read_shard
-from amg.io.sources import find_images
+import amg
+from amg import GeneratorConfig, MaskGenerator, RunError
+from amg.config import load_config
 from amg.ops import rle
-from amg.records import ImageResult
-from pipelines.driver import Run
-from pipelines.worker import Worker
+from pipelines.run import Run
+from tests.pipelines.helpers import contents, make_folder, make_run
+from tests.pipelines.stub import FULL, HANG, KILL, RAISE
 
-QUICK = ["generator.points_per_side=4", "run.images_per_shard=3", "run.images_per_batch=2"]
+POINTS = ["generator.points_per_side=4", "run.images_per_shard=3", "run.images_per_batch=2"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, photos):
+def photo_folder(tmp_path_factory, photos):
     """Four good images and two bad ones; names give their order."""
     folder = tmp_path_factory.mktemp("photos")
     for i, name in enumerate(("astronaut", "coffee", "cat", "camera")):
@@ -35,19 +33,17 @@ def folder(tmp_path_factory, photos):
 
 
 @pytest.fixture(scope="module")
-def finished(folder, tmp_path_factory):
-    """The folder's finished run, and its report."""
+def finished(photo_folder, tmp_path_factory):
+    """The folder's finished run with the built-in model, and its report."""
     out = tmp_path_factory.mktemp("run")
-    run = Run([folder], out, load_config(None, QUICK))
-    seen = []
-    report = run.execute(seen.append)
-    return out, report, seen, [row for path in run.shard_paths() for row in read_shard(path)]
+    states = []
+    report = Run([photo_folder], out, load_config(None, POINTS)).execute(states.append)
+    return out, report, states, list(amg.open_run(out).rows())
 
 
-def test_one_row_for_each_image_in_order(folder, finished):
-    _, _, seen, rows = finished
-    assert [row.image_id for row in rows] == sorted(path.name for path in folder.iterdir())
-    assert [row.image_id for row in seen] == [row.image_id for row in rows]
+def test_one_row_for_each_image_in_order(photo_folder, finished):
+    rows = finished[3]
+    assert [row.image_id for row in rows] == sorted(path.name for path in photo_folder.iterdir())
 
 
 def test_bad_images_are_rows_with_a_reason(finished):
@@ -59,135 +55,166 @@ def test_bad_images_are_rows_with_a_reason(finished):
     assert rows["0-astronaut.png"].status in ("ok", "empty")
 
 
-def test_rows_hold_what_the_generator_gives(folder, finished, nano):
+def test_rows_hold_what_the_generator_gives(photo_folder, finished, nano):
     generator = MaskGenerator(nano, GeneratorConfig(points_per_side=4))
+    n_masks = 0
     for row in finished[3]:
         if row.status in ("ok", "empty"):
-            data = (folder / row.image_id).read_bytes()
+            data = (photo_folder / row.image_id).read_bytes()
             assert row.sha256 == hashlib.sha256(data).hexdigest()
-            image = np.array(Image.open(folder / row.image_id).convert("RGB"))
+            image = np.array(Image.open(photo_folder / row.image_id).convert("RGB"))
             assert (row.height, row.width) == image.shape[:2]
             expected = generator.generate(image)
             assert [mask.rle for mask in row.masks] == [mask.rle for mask in expected.masks]
-            for mask in row.masks:
-                assert mask.area == rle.area(mask.rle)
+            assert all(mask.area == rle.area(mask.rle) for mask in row.masks)
+            n_masks += len(row.masks)
+    assert n_masks > 0
 
 
 def test_the_report_counts(finished):
-    out, report, _, rows = finished
-    assert report.images == len(rows) == 6
-    assert report.failed == 2
-    assert report.masks == sum(len(row.masks) for row in rows) > 0
+    out, report, states, rows = finished
+    assert report.is_complete
+    assert report.tally.images == len(rows) == 6
+    assert report.tally.failed == 2
+    assert report.tally.masks == sum(len(row.masks) for row in rows) > 0
     written = json.loads((out / "report.json").read_text())
-    assert written["images"] == 6
-    assert written["statuses"]["decode_error"] == 2
+    assert written["tally"]["statuses"]["decode_error"] == 2
+    assert states[-1].done.images == 6
+    assert 0 < states[-1].busy_share <= 1
 
 
-def test_shards_have_the_planned_size(finished):
-    shards = sorted((finished[0] / "data").glob("*.parquet"))
-    assert [len(list(read_shard(path))) for path in shards] == [3, 3]
-
-
-def test_the_configuration_in_force_is_written(finished, nano):
-    written = yaml.safe_load((finished[0] / "config.yaml").read_text())
+def test_the_folder_says_what_was_done(finished, nano):
+    out = finished[0]
+    assert (out / "_SUCCESS").exists()
+    written = yaml.safe_load((out / "config.yaml").read_text())
     assert written["generator"]["points_per_side"] == 4
     defaults = nano.info.generator_defaults
     assert written["generator"]["pred_iou_thresh"] == defaults["pred_iou_thresh"]
+    plan = json.loads((out / "plan.json").read_text())
+    assert plan["identity"]["model"]["weights_sha256"] == nano.info.weights_sha256
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events].count("committed") == 2
+    assert list((out / "attempts").iterdir()) == []
 
 
-def test_another_run_is_not_overwritten_unless_asked(folder, finished):
-    with pytest.raises(ConfigError, match="overwrite"):
-        Run([folder], finished[0], load_config(None, QUICK))
-
-
-def _invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def test_command_line_run_says_by_its_exit_code_that_images_failed(folder, tmp_path):
-    arguments = ["run", folder, "--out", tmp_path / "out", "--limit", 3]
-    result = _invoke(*arguments, *(f"--set={value}" for value in QUICK))
-    assert result.exit_code == 3, result.output
-    assert "1 decode_error" in result.output
-
-
-def test_command_line_run_of_good_images_exits_with_zero(folder, tmp_path):
-    good = [folder / "0-astronaut.png", folder / "2-cat.png"]
-    result = _invoke("run", *good, "--out", tmp_path / "out", *(f"--set={v}" for v in QUICK))
-    assert result.exit_code == 0, result.output
+def test_a_finished_run_is_not_done_again(photo_folder, finished):
+    out, report, _, _ = finished
+    before = {path: path.read_bytes() for path in (out / "data").iterdir()}
+    again = Run([photo_folder], out, load_config(None, POINTS)).execute()
+    assert again.session_images == 0
+    assert again.tally == report.tally
+    assert {path: path.read_bytes() for path in (out / "data").iterdir()} == before
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("changed", "said"),
     [
-        (["run", "/nowhere", "--out", "OUT"], "nowhere"),
-        (["run", "FOLDER", "--out", "OUT", "--set", "generator.points=3"], "generator.points"),
-        (["run", "FOLDER", "--out", "OUT", "--model", "nemo"], "nemo"),
-        (["run", "FOLDER", "--out", "OUT", "--checkpoint", "/nowhere.pt"], "nowhere.pt"),
-        (["show", "/nowhere.jpg", "--out", "OUT/a.png"], "nowhere.jpg"),
+        ("generator.points_per_side=5", "generator.points_per_side: 4 planned, 5 now"),
+        ("run.images_per_shard=4", "run.images_per_shard: 3 planned, 4 now"),
+        ("model.imgsz=224", "model.imgsz: None planned, 224 now"),
+        ("run.max_image_pixels=1000", "run.max_image_pixels"),
     ],
 )
-def test_mistakes_are_named_and_exit_with_two(folder, tmp_path, arguments, said):
-    places = {"FOLDER": str(folder), "OUT": str(tmp_path / "out"), "OUT/a.png": f"{tmp_path}/a.png"}
-    result = _invoke(*(places.get(argument, argument) for argument in arguments))
-    assert result.exit_code == 2, result.output
-    assert said in result.output.replace("\n", "")
+def test_a_folder_takes_no_work_of_other_parameters(photo_folder, finished, changed, said):
+    run = Run([photo_folder], finished[0], load_config(None, [*POINTS, changed]))
+    with pytest.raises(RunError) as refused:
+        run.execute()
+    assert said in str(refused.value)
 
 
-def test_an_output_that_cannot_be_written_exits_with_five(folder, tmp_path):
-    (tmp_path / "out").write_text("a file")
-    result = _invoke("run", folder, "--out", tmp_path / "out")
-    assert result.exit_code == 5, result.output
+def test_what_does_not_decide_the_rows_may_change(photo_folder, finished):
+    changed = [*POINTS, "generator.points_per_batch=3", "run.decode_threads=1"]
+    assert Run([photo_folder], finished[0], load_config(None, changed)).execute().is_complete
 
 
-def test_show_draws_an_overlay(folder, tmp_path):
-    out = tmp_path / "overlay.png"
-    result = _invoke(
-        "show", folder / "2-cat.png", "--out", out, "--set", QUICK[0], "--side-by-side"
-    )
-    assert result.exit_code == 0, result.output
-    assert Image.open(out).size == (2 * 152 + 8, 90)
+def test_changed_inputs_are_named(tmp_path):
+    folder, out = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    make_run(folder, out).execute()
+    (folder / "001.png").rename(folder / "new.png")
+    with pytest.raises(RunError, match=r"1 new \('new\.png'\), 1 gone \('001\.png'\)"):
+        make_run(folder, out).execute()
+    assert make_run(folder, out, overwrite=True).execute().is_complete
+    assert [row[0] for row in contents(out)] == ["000.png", "002.png", "new.png"]
+    assert len(list((out / "data").iterdir())) == 1
 
 
-def test_models_are_listed():
-    result = _invoke("models")
-    assert result.exit_code == 0
-    for name in ("nano", "mobile_sam", "sam_vit_b", "sam_vit_l", "sam_vit_h"):
-        assert name in result.output
+def test_images_that_kill_hang_and_fail_are_rows_and_spoil_no_other(tmp_path):
+    bad = {3: KILL, 4: RAISE, 11: HANG, 12: FULL, 13: KILL}
+    folder, clean = make_folder(tmp_path / "in", 20, bad), make_folder(tmp_path / "clean", 20)
+    report = make_run(folder, tmp_path / "out", "run.stall_timeout_s=3").execute()
+    assert report.is_complete
+    make_run(clean, tmp_path / "clean-out").execute()
+    found, expected = contents(tmp_path / "out"), contents(tmp_path / "clean-out")
+    wrong = {i: "oom" if i == 12 else "crashed" for i in bad}
+    assert {i: row[1] for i, row in enumerate(found) if row[1] != "ok"} == wrong
+    assert [r for i, r in enumerate(found) if i not in bad] == [
+        r for i, r in enumerate(expected) if i not in bad
+    ]
+    errors = {row.image_id: row.error for row in amg.open_run(tmp_path / "out").rows()}
+    assert "SIGKILL" in errors["003.png"]
+    assert "no step for 3 s" in errors["011.png"]
+    assert "a bug that this image finds" in errors["004.png"]
 
 
-class _FailingGenerator:
-    """Fails on batches that hold a white image, with the error that the test wants."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def generate_batch(self, images):
-        if any(image.min() == 255 for image in images):
-            raise self.error
-        return [ImageResult(image.shape[:2], ()) for image in images]
+def test_several_workers_give_the_rows_of_one(tmp_path):
+    folder = make_folder(tmp_path / "in", 40)
+    make_run(folder, tmp_path / "one").execute()
+    make_run(folder, tmp_path / "three", "engine.max_workers=3").execute()
+    assert contents(tmp_path / "three") == contents(tmp_path / "one")
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (MemoryError("no more"), "oom"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
-        (RuntimeError("a bug"), "crashed"),
-    ],
-)
-def test_an_image_that_cannot_be_segmented_is_a_row_and_spoils_no_other(tmp_path, error, status):
-    for i in range(5):
-        Image.new("RGB", (8, 8), "white" if i == 2 else "black").save(tmp_path / f"{i}.png")
-    worker = Worker(_FailingGenerator(error), RunConfig(images_per_batch=4))
-    rows = list(worker.rows(find_images([tmp_path])))
-    assert [row.image_id for row in rows] == [f"{i}.png" for i in range(5)]
-    assert [row.status for row in rows] == ["empty", "empty", status, "empty", "empty"]
-    assert str(error) in rows[2].error
+def test_slices_share_a_run(tmp_path):
+    folder, out = make_folder(tmp_path / "in", 40), tmp_path / "out"
+    first = make_run(folder, out, slice_=(0, 2)).execute()
+    assert not first.is_complete
+    assert first.n_committed == 3
+    assert not (out / "_SUCCESS").exists()
+    second = make_run(folder, out, slice_=(1, 2)).execute()
+    assert second.is_complete
+    assert second.session_images == 16
+    assert (out / "_SUCCESS").exists()
 
 
-def test_leaving_early_does_not_wait_for_what_was_read_ahead(folder):
-    worker = Worker(_FailingGenerator(RuntimeError()), RunConfig(images_per_batch=1))
-    rows = worker.rows(find_images([folder]))
-    next(rows)
-    rows.close()
+def test_too_many_failures_stop_the_run(tmp_path):
+    folder = make_folder(tmp_path / "in", 240)
+    for i in range(100):
+        (folder / f"{2 * i:03d}.png").write_bytes(b"")
+    report = make_run(folder, tmp_path / "out", "run.max_failure_rate=0.2").execute()
+    assert not report.is_complete
+    assert "max_failure_rate" in report.stopped
+    assert 100 <= report.tally.images < 240
+
+
+def test_duplicate_ids_are_refused_and_named(tmp_path):
+    for name in ("one", "two"):
+        make_folder(tmp_path / name, 2)
+    run = Run([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    with pytest.raises(amg.ConfigError, match=r"2 image ids .*'000\.png', '001\.png'"):
+        run.execute()
+
+
+def test_limit_takes_the_first_images(tmp_path):
+    folder = make_folder(tmp_path / "in", 5)
+    report = make_run(folder, tmp_path / "out", limit=3).execute()
+    assert report.n_images == 3
+    assert [row[0] for row in contents(tmp_path / "out")] == ["000.png", "001.png", "002.png"]
+
+
+def test_a_worker_without_its_weights_ends_the_run(tmp_path):
+    folder = make_folder(tmp_path / "in", 2)
+    make_run(folder, tmp_path / "out").execute()
+    out = tmp_path / "out"
+    for path in (*(out / "commits").iterdir(), *(out / "data").iterdir()):
+        path.unlink()
+    plan = json.loads((out / "plan.json").read_text())
+    plan["identity"]["model"]["weights_sha256"] = "0" * 64
+    (out / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(amg.CheckpointError, match="planned with 000"):
+        # The plan's fingerprint is kept, so only the worker can notice.
+        Run(
+            [folder],
+            out,
+            load_config(
+                None, ["model.device=cpu", "run.images_per_shard=8", "run.images_per_batch=2"]
+            ),
+        ).execute()
