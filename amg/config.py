@@ -110,6 +110,8 @@ class RunConfig(_Strict):
     """Decoded images that may wait for the model; one larger than this waits alone."""
     max_image_pixels: int = Field(default=2**28, ge=1)
     """Images with more pixels become rows with status too_large."""
+    drain_s: float = Field(default=20.0, ge=0)
+    """How long running shards may take to finish after a signal, before they are dropped."""
     max_failure_rate: UnitInterval = 1.0
     """Stop, resumable, when a larger share of the images has failed."""
     max_attempts: int = Field(default=5, ge=1)

@@ -47,6 +47,10 @@ class RunError(AmgError):
     """A run's folder is not what the command needs: no run, another run, damaged, or in use."""
 
 
+class InterruptedRunError(RunError):
+    """A run that ended early, or found another at work: the same command goes on from there."""
+
+
 class ImageError(AmgError, ValueError):
     """An image cannot be read.
 

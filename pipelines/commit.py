@@ -3,12 +3,15 @@
 import json
 import logging
 import time
+import uuid
 from collections.abc import Iterable
 
 from amg.errors import ShardError
+from amg.io.retry import with_backoff
 from amg.io.run_folder import (
     ATTEMPTS,
     DATA,
+    EVENTS,
     REPORT,
     SUCCESS,
     Commit,
@@ -20,7 +23,6 @@ from amg.io.run_folder import (
 from amg.io.storage import Storage, read_all
 from pipelines.lease import Lease
 from pipelines.messages import Progress, ShardResult
-from pipelines.retry import with_backoff
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +101,14 @@ def _read_mark(data: bytes) -> Progress:
 
 
 class EventLog:
-    """What happened, a JSON object a line: in one file, or on object stores one a driver."""
+    """What happened, a JSON object a line: events.jsonl, on object stores parts under events/."""
 
     _FLUSH_S = 15.0
 
-    def __init__(self, storage: Storage, session: str) -> None:
-        self._storage, self._session = storage, session
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self._session = storage, uuid.uuid4().hex[:8]
         self._lines: list[str] = []
+        self._n_parts = 0
         self._flushed_at = time.monotonic()
 
     def log(self, event: str, **values: object) -> None:
@@ -113,7 +116,7 @@ class EventLog:
         now = round(time.time(), 3)
         line = json.dumps({"time": now, "session": self._session, "event": event, **values})
         logger.info("%s", line)
-        if not self._storage.append("events.jsonl", line):
+        if not with_backoff(lambda: self._storage.append(EVENTS, line)):
             self._lines.append(line)
             if time.monotonic() - self._flushed_at > self._FLUSH_S:
                 self.flush()
@@ -123,4 +126,6 @@ class EventLog:
         self._flushed_at = time.monotonic()
         if self._lines:
             data = "".join(f"{line}\n" for line in self._lines).encode()
-            with_backoff(lambda: self._storage.write(f"events/{self._session}.jsonl", data))
+            name = f"events/{self._session}-{self._n_parts:05d}.jsonl"
+            with_backoff(lambda: self._storage.write(name, data))
+            self._lines, self._n_parts = [], self._n_parts + 1

@@ -2,15 +2,14 @@
 
 import logging
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from amg.errors import AmgError, RunError, ShardError, StorageError
+from amg.errors import AmgError, InterruptedRunError, ShardError, StorageError
 from amg.io.run_folder import Commit, Plan, Tally, attempt_file
-from amg.io.storage import Storage
+from amg.io.storage import LocalStorage, Storage
 from pipelines.commit import (
     EventLog,
     commit_shard,
@@ -29,6 +28,7 @@ from pipelines.messages import (
     Moved,
     Progress,
     Ready,
+    ShardResult,
     WorkerSetup,
 )
 from pipelines.plan import PlannedInputs
@@ -37,21 +37,24 @@ from pipelines.schedule import Schedule
 logger = logging.getLogger(__name__)
 _WAIT_S = 0.25
 _MOST_START_FAILURES = 3
-_MOST_STORAGE_FAILURES = 3
+_STORAGE_PATIENCE_S = 180.0
 _LEAST_FOR_A_RATE = 100
-DRAIN_S = 20.0
-"""How long running shards may take to finish after a signal; then they are dropped."""
 
 
 @dataclass
 class _Worker:
     """What the driver knows of a worker. Of its attempts, the first is running."""
 
-    started_at: float
     moved_at: float
     ready_at: float | None = None
     attempts: deque[str] = field(default_factory=deque)
     progress: Progress | None = None
+
+    @property
+    def current(self) -> Progress | None:
+        """The progress of the attempt that is running."""
+        told = self.progress
+        return told if told and self.attempts and told.attempt == self.attempts[0] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,12 @@ class Driver:
         lease: Lease,
         plan: Plan,
         setup: WorkerSetup,
-        commits: dict[int, Commit],
+        commits: Mapping[int, Commit],
         todo: list[int],
         earlier_files: Mapping[int, str] | None = None,
     ) -> None:
         self._storage, self._lease, self._plan = storage, lease, plan
         self._run, self._engine_config = setup.config.run, setup.config.engine
-        self.commits = commits
         self.schedule = Schedule(
             todo,
             self._run.max_attempts,
@@ -94,46 +96,53 @@ class Driver:
             lost_attempts(storage, todo),
             earlier_files,
         )
-        self._todo = set(todo)
-        self._resumed = Tally.total(c.tally for s, c in commits.items() if s not in self._todo)
+        wanted = set(todo)
+        self._resumed = Tally.total(c.tally for s, c in commits.items() if s not in wanted)
+        self._n_images = self._resumed.images + sum(len(plan.shard_rows(s)) for s in todo)
+        self._n_shards_left = len(todo)
+        self._done: set[int] = set()
         self._committed = Tally()
-        self._inputs = PlannedInputs(storage)
-        self._log = EventLog(storage, uuid.uuid4().hex[:8])
+        self._log = EventLog(storage)
         self._workers: dict[int, _Worker] = {}
         self._dead_attempts: list[str] = []
+        self._dropped: list[tuple[int, str]] = []
         self._worker_s = self._busy_s = 0.0
-        self._start_failures = self._storage_failures = 0
+        self._start_failures = 0
+        self._storage_fails_since: float | None = None
+        self._short_since: float | None = None
         self._stop_at: float | None = None
         self.stopped: str | None = None
         """Why the run ended before its shards did."""
         self._started_at = time.monotonic()
 
-    def stop(self, reason: str, drain_s: float = DRAIN_S) -> None:
-        """End the run: running shards may finish for `drain_s`; asked again, drop them now."""
-        asked_before = self._stop_at is not None
+    def stop(self, reason: str) -> None:
+        """End the run: running shards may finish for a while; asked again, drop them now."""
+        drain_s = self._run.drain_s if self._stop_at is None else 0.0
         self.stopped = self.stopped or reason
-        self._stop_at = time.monotonic() + (0.0 if asked_before else drain_s)
+        self._stop_at = time.monotonic() + drain_s
 
     def run(self, engine: Engine, watch: Watch) -> None:
         """Work until nothing is left, or the run is stopped; then close the engine.
 
-        Raises StorageError where the run's folder keeps failing, RunError where workers cannot be
-        had, and what keeps a worker from starting: CheckpointError, ConfigError.
+        Raises StorageError where the run's folder keeps failing, InterruptedRunError where workers
+        cannot be had, and what keeps the first from starting: CheckpointError, ConfigError.
         """
-        self._log.log("started", shards=self.schedule.n_waiting, plan=self._plan.fingerprint)
+        inputs = PlannedInputs(self._storage)
         try:
+            self._log.log("started", shards=self.schedule.n_waiting, plan=self._plan.fingerprint)
             while not self._is_over():
-                self._assign(engine)
+                self._assign(engine, inputs)
                 for event in engine.wait(_WAIT_S):
-                    self._handle(event)
+                    self._handle(event, engine)
                 self._replace_stalled(engine)
+                self._check_strength(engine)
                 watch(self.state())
         except AmgError as error:
             self.stopped = str(error)
             raise
         finally:
             engine.close()
-            self._inputs.close()
+            inputs.close()
             with suppress(StorageError):  # what matters is committed, or raised already
                 self._tidy_up()
                 self._log.log("ended", stopped=self.stopped, failed=self.schedule.failed)
@@ -141,20 +150,20 @@ class Driver:
 
     def state(self) -> RunState:
         """A look at where things are."""
-        moving = [w.progress for w in self._workers.values() if w.progress]
+        moving = [worker.current for worker in self._workers.values() if worker.current]
         now = time.monotonic()
         ready = [w for w in self._workers.values() if w.ready_at is not None]
         worker_s = self._worker_s + sum(now - (w.ready_at or now) for w in ready)
         busy_s = self._busy_s + sum(progress.busy_s for progress in moving)
         return RunState(
-            n_images=sum(len(self._plan.shard_rows(s)) for s in self._todo) + self._resumed.images,
+            n_images=self._n_images,
             resumed=self._resumed,
             done=self._committed + Tally.total(progress.tally for progress in moving),
             elapsed_s=now - self._started_at,
             n_workers=len(ready),
             n_starting=len(self._workers) - len(ready),
             busy_share=busy_s / worker_s if worker_s else 0.0,
-            n_shards_left=len(self._todo) - sum(s in self.commits for s in self._todo),
+            n_shards_left=self._n_shards_left,
         )
 
     def _is_over(self) -> bool:
@@ -165,35 +174,46 @@ class Driver:
         idle = not any(worker.attempts for worker in self._workers.values())
         return idle or time.monotonic() >= self._stop_at
 
-    def _assign(self, engine: Engine) -> None:
+    def _assign(self, engine: Engine, inputs: PlannedInputs) -> None:
         """Start workers that are wanted, and give shards to those that are ready."""
         if self._stop_at is not None:
             self._drop_queued()
             return
         n_unfinished = self.schedule.n_waiting + self.schedule.n_running
         while len(self._workers) < min(engine.max_workers, n_unfinished):
-            now = time.monotonic()
-            self._workers[engine.start()] = _Worker(started_at=now, moved_at=now)
+            self._workers[engine.start()] = _Worker(moved_at=time.monotonic())
         ready = [(n, w) for n, w in self._workers.items() if w.ready_at is not None]
         for depth in (1, 2):  # a second shard in flight hides the driver's round trip
             for number, worker in ready:
                 # At the end of the run a queued shard is better left to who is free first.
                 scarce = depth == 2 and self.schedule.n_waiting <= len(ready)
                 if len(worker.attempts) < depth and not scarce:
-                    self._give(engine, number, worker)
+                    self._give(engine, inputs, number, worker)
 
-    def _give(self, engine: Engine, number: int, worker: _Worker) -> None:
+    def _give(self, engine: Engine, inputs: PlannedInputs, number: int, worker: _Worker) -> None:
         shard = self.schedule.next_shard()
         if shard is None:
             return
-        task = self.schedule.begin(shard, self._inputs.read(self._plan.shard_rows(shard)))
+        task = self.schedule.begin(shard, inputs.read(self._plan.shard_rows(shard)))
         if not worker.attempts:
             worker.moved_at = time.monotonic()
         worker.attempts.append(task.attempt)
         self._log.log("attempt", shard=shard, attempt=task.attempt, worker=number)
         engine.submit(number, task)
 
-    def _handle(self, event: Event) -> None:
+    def _drop_queued(self) -> None:
+        """Take back shards that wait behind others. What a worker still does of one is lost."""
+        for worker in self._workers.values():
+            while len(worker.attempts) > 1:
+                self._drop(worker.attempts.pop())
+
+    def _drop(self, attempt: str) -> None:
+        shard = self.schedule.shard_of(attempt)
+        assert shard is not None
+        self._dropped.append((shard, attempt))
+        self.schedule.put_back(attempt)
+
+    def _handle(self, event: Event, engine: Engine) -> None:
         worker = self._workers.get(event.worker)
         if worker is None:
             return  # a worker that was given up: whatever it still says comes too late
@@ -204,42 +224,41 @@ class Driver:
                 self._start_failures = 0
                 self._log.log("worker_ready", worker=event.worker)
             case Moved(progress=progress):
-                if progress.attempt in worker.attempts:
-                    worker.progress = progress
+                worker.progress = progress
             case Finished(result=result):
                 if result.attempt in worker.attempts:  # else it was taken back
-                    self._leave_attempt(worker, result.attempt)
-                    self._commit(event)
+                    worker.attempts.remove(result.attempt)
+                    self._commit(result, event.worker)
             case Failed(attempt=None, error=error):
-                raise error
+                if not any(w.ready_at for w in self._workers.values()):
+                    raise error
+                engine.kill(event.worker)
+                self._lose(event.worker, str(error))
             case Failed(attempt=attempt, error=error):
                 if attempt in worker.attempts:
-                    self._leave_attempt(worker, attempt)
+                    worker.attempts.remove(attempt)
                     self._fail(attempt, error)
             case Died(reason=reason, blameless=blameless):
                 self._lose(event.worker, reason, blameless=blameless)
 
-    def _leave_attempt(self, worker: _Worker, attempt: str) -> None:
-        worker.attempts.remove(attempt)
-        self._busy_s += worker.progress.busy_s if worker.progress else 0.0
-        worker.progress = None
-
-    def _commit(self, event: Finished) -> None:
-        result = event.result
+    def _commit(self, result: ShardResult, number: int) -> None:
         try:
-            commit = commit_shard(self._storage, self._lease, self._plan, result)
+            commit_shard(self._storage, self._lease, self._plan, result)
         except ShardError as error:
             self._fail(result.attempt, error)
             return
         self.schedule.succeed(result.attempt)
-        self.commits[result.shard] = commit
+        self._done.add(result.shard)
+        self._n_shards_left -= 1
         self._committed += result.tally
-        self._storage_failures = 0
+        self._busy_s += result.busy_s
+        self._storage_fails_since = None
+        self._storage.delete([attempt_file(result.shard, result.attempt)])
         self._log.log(
             "committed",
             shard=result.shard,
             attempt=result.attempt,
-            worker=event.worker,
+            worker=number,
             images=result.tally.images,
             statuses=dict(result.tally.statuses),
         )
@@ -257,40 +276,40 @@ class Driver:
         self._log.log("attempt_failed", shard=shard, attempt=attempt, error=str(error))
         logger.warning("shard %s: %s", shard, error)
         self.schedule.fail(attempt, str(error))
-        if isinstance(error, StorageError) and not error.passing:
+        now = time.monotonic()
+        self._storage_fails_since = self._storage_fails_since or now
+        # A disk of the run's own folder that is full is so for everyone; others have their own.
+        lasting = isinstance(error, StorageError) and not error.passing
+        if lasting and isinstance(self._storage, LocalStorage):
             raise error
-        self._storage_failures += 1
-        if self._storage_failures >= _MOST_STORAGE_FAILURES:
-            raise StorageError(f"{self._storage_failures} shards in a row failed: {error}")
+        if now - self._storage_fails_since > _STORAGE_PATIENCE_S:
+            raise StorageError(f"no shard could be written for {_STORAGE_PATIENCE_S:g} s: {error}")
 
     def _lose(self, number: int, reason: str, *, blameless: bool = False) -> None:
         """A worker is gone: its running shard learns from it, those behind are put back."""
         worker = self._workers.pop(number)
         self._worker_s += time.monotonic() - worker.ready_at if worker.ready_at else 0.0
-        progress = worker.progress
-        for attempt in list(worker.attempts)[:0:-1]:
-            self.schedule.put_back(attempt)
+        while len(worker.attempts) > 1:
+            self._drop(worker.attempts.pop())
         running = worker.attempts[0] if worker.attempts else None
         shard = self.schedule.shard_of(running) if running else None
         self._log.log("worker_lost", worker=number, shard=shard, attempt=running, reason=reason)
         logger.warning("worker %d, shard %s: %s", number, shard, reason)
         if running is None or shard is None:
-            self._count_start_failure(worker, reason)
-            return
-        if blameless:
-            self.schedule.put_back(running)
-            return
-        if progress is not None and progress.attempt != running:
-            progress = None  # of the shard before
-        self._dead_attempts.append(running)
-        mark_attempt(self._storage, shard, running, progress)
-        self.schedule.lose(running, progress, reason)
+            if worker.ready_at is None and not blameless:
+                self._count_start_failure(reason)
+        elif blameless or self._stop_at is not None:  # signals for all may have reached it too
+            self._drop(running)
+        else:
+            self._dead_attempts.append(running)
+            mark_attempt(self._storage, shard, running, worker.current)
+            self.schedule.lose(running, worker.current, reason)
 
-    def _count_start_failure(self, worker: _Worker, reason: str) -> None:
-        if worker.ready_at is None:
-            self._start_failures += 1
-            if self._start_failures >= _MOST_START_FAILURES:
-                raise RunError(f"{self._start_failures} workers could not be started: {reason}")
+    def _count_start_failure(self, reason: str) -> None:
+        self._start_failures += 1
+        anyone = any(worker.ready_at for worker in self._workers.values())
+        if self._start_failures >= _MOST_START_FAILURES and not anyone:
+            raise InterruptedRunError(f"workers cannot be started: {reason}")
 
     def _replace_stalled(self, engine: Engine) -> None:
         now = time.monotonic()
@@ -298,26 +317,26 @@ class Driver:
             if worker.attempts and now - worker.moved_at > self._run.stall_timeout_s:
                 engine.kill(number)
                 self._lose(number, f"no step for {self._run.stall_timeout_s:g} s")
-        n_ready = sum(worker.ready_at is not None for worker in self._workers.values())
-        starting = [w.started_at for w in self._workers.values() if w.ready_at is None]
-        limit_s = self._engine_config.start_timeout_s
-        wanted = min(self._engine_config.min_workers, engine.max_workers, len(self._workers))
-        if n_ready < wanted and starting and now - min(starting) > limit_s:
-            raise RunError(f"{n_ready} of {wanted} workers could be started in {limit_s:g} s")
 
-    def _drop_queued(self) -> None:
-        """Take back shards that have not been begun; their workers skip them when they end."""
-        for worker in self._workers.values():
-            while len(worker.attempts) > 1:
-                self.schedule.put_back(worker.attempts.pop())
+    def _check_strength(self, engine: Engine) -> None:
+        """Give up when too few workers can be had for too long."""
+        now = time.monotonic()
+        n_ready = sum(worker.ready_at is not None for worker in self._workers.values())
+        wanted = min(self._engine_config.min_workers, engine.max_workers, len(self._workers))
+        if n_ready >= wanted:
+            self._short_since = None
+            return
+        self._short_since = self._short_since or now
+        limit_s = self._engine_config.start_timeout_s
+        if now - self._short_since > limit_s:
+            raise InterruptedRunError(f"{n_ready} of {wanted} workers were there for {limit_s:g} s")
 
     def _tidy_up(self) -> None:
         """Remove what attempts have left: those that we broke off teach nothing."""
-        broken_off = [a for worker in self._workers.values() for a in worker.attempts]
-        self._storage.delete(
-            attempt_file(shard, attempt)
-            for attempt in broken_off
-            if (shard := self.schedule.shard_of(attempt)) is not None
-        )
-        forget_attempts(self._storage, set(self.commits) & self._todo)
-        sweep_partials(self._storage, [*broken_off, *self._dead_attempts])
+        for worker in self._workers.values():
+            for attempt in list(worker.attempts):
+                self._drop(attempt)
+        self._storage.delete(attempt_file(shard, attempt) for shard, attempt in self._dropped)
+        if self._done:
+            forget_attempts(self._storage, self._done)
+        sweep_partials(self._storage, [*(a for _, a in self._dropped), *self._dead_attempts])

@@ -12,8 +12,8 @@ def collect_garbage(out: str, *, dry_run: bool = False) -> dict[str, int]:
     Raises RunError for a folder without a plan or with a run at work.
     """
     storage = open_storage(out)
+    plan = require_plan(storage)  # before a lease leaves its file in a folder that is no run
     with hold_lease(storage):
-        plan = require_plan(storage)
         commits = read_commits(storage, plan)
         named = {commit.file for commit in commits.values()}
         garbage = {

@@ -169,9 +169,10 @@ def _listed(sources: Iterable[ImageSource], listing: Listing) -> Iterator[pa.Tab
     iterator = iter(sources)
     while batch := list(islice(iterator, _BATCH)):
         for source in batch:
-            digest.update(b"%d %d " % (len(source.image_id), len(source.path)))
-            digest.update(source.image_id.encode())
-            digest.update(source.path)
+            member = source.size if source.offset is not None else None
+            where = (source.offset, member, source.column, source.row)
+            for part in (source.image_id.encode(), source.path, repr(where).encode()):
+                digest.update(b"%d " % len(part) + part)
         hashes.append(np.fromiter((hash(s.image_id) for s in batch), np.int64, len(batch)))
         listing.n_images += len(batch)
         listing.n_bytes += sum(source.size or 0 for source in batch)
@@ -265,8 +266,13 @@ class PlannedInputs:
     """Reads the sources of shards from inputs.parquet, keeping the last part that was read."""
 
     def __init__(self, storage: Storage) -> None:
+        """Open the planned inputs. Raises StorageError, RunError for what is no such file."""
+        self._where = storage.url(INPUTS)
         self._file: Any = storage.open(INPUTS)  # pyarrow takes any object with read and seek
-        self._parquet = pq.ParquetFile(self._file)
+        try:
+            self._parquet = pq.ParquetFile(self._file)
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(f"{self._where}: cannot be read: {error}") from error
         metadata = self._parquet.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
@@ -279,12 +285,18 @@ class PlannedInputs:
         while at < rows.stop:
             group = int(np.searchsorted(self._starts, at, side="right")) - 1
             if group != self._group:
-                self._group, self._table = group, self._parquet.read_row_group(group)
+                self._group, self._table = group, self._read_group(group)
             offset = at - int(self._starts[group])
             part = self._table.slice(offset, rows.stop - at)
             sources += [ImageSource(**values) for values in part.to_pylist()]
             at += len(part)
         return sources
+
+    def _read_group(self, group: int) -> pa.Table:
+        try:
+            return self._parquet.read_row_group(group)
+        except (OSError, pa.ArrowException) as error:
+            raise StorageError(f"{self._where}: cannot be read: {error}") from error
 
     def close(self) -> None:
         """Close the file."""

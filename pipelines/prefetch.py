@@ -12,9 +12,9 @@ from amg.config import RunConfig
 from amg.errors import ImageError
 from amg.io.images import DecodedImage, decode_image
 from amg.io.reading import read_source
+from amg.io.retry import with_backoff
 from amg.io.schema import ImageRow
 from amg.io.sources import ImageSource
-from pipelines.retry import with_backoff
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 
 import yaml
 
 from amg.config import Config
-from amg.errors import RunError
+from amg.errors import ConfigError, InterruptedRunError, RunError
+from amg.io.retry import with_backoff
 from amg.io.run_folder import (
     CONFIG,
     Commit,
@@ -27,7 +28,7 @@ from amg.io.storage import Storage, open_storage
 from pipelines.commit import finish
 from pipelines.driver import Driver, Watch
 from pipelines.engines.build import make_engine
-from pipelines.lease import Lease, hold_lease
+from pipelines.lease import Lease, hold_lease, hold_planning_lease
 from pipelines.messages import MakeGenerator, WorkerSetup
 from pipelines.plan import Job, clear, prepare
 from pipelines.worker import make_generator
@@ -40,7 +41,8 @@ class RunReport:
     """What a run has come to: sums over all its commits, whoever made them.
 
     `failed_shards` could not be done and are left for the next run, `stopped` says why the run
-    ended early. `session_images` were done in `session_s` by the driver that wrote this.
+    ended early. `session_images` were done in `session_s` by the driver that wrote this, which had
+    no more to do if `session_is_done`: others may still be at other slices.
     """
 
     n_images: int
@@ -51,6 +53,7 @@ class RunReport:
     stopped: str | None = None
     session_images: int = 0
     session_s: float = 0.0
+    session_is_done: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -80,6 +83,8 @@ class Run:
     ) -> None:
         self.job = Job([os.fspath(i) for i in inputs], config or Config(), options, limit)
         self.storage = open_storage(out)
+        if overwrite and slice_ != (0, 1):
+            raise ConfigError("--overwrite would delete what other slices do: begin without slices")
         self._overwrite, self._slice = overwrite, slice_
         self._make_generator = make_generator
 
@@ -90,17 +95,19 @@ class Run:
         on from there.
 
         Raises ConfigError for inputs and configuration, CheckpointError for weights, RunError for
-        a folder that is in use or holds another run, StorageError for one that keeps failing.
+        a folder that holds another run, InterruptedRunError for one that is in use and where
+        workers cannot be had, StorageError for one that keeps failing.
         """
-        with hold_lease(self.storage, self._slice) as lease:
-            if self._overwrite:
-                clear(self.storage)
-            plan, config = prepare(self.job, self.storage)
+        with _Signals() as signals, hold_lease(self.storage, self._slice) as lease:
+            with hold_planning_lease(self.storage):
+                if self._overwrite:
+                    clear(self.storage)
+                plan, config = prepare(self.job, self.storage)
             commits = read_commits(self.storage, plan)
             index, count = self._slice
             todo = [s for s in range(index, plan.n_shards, count) if s not in commits]
             setup = make_setup(self.storage, plan, config, self._make_generator)
-            return work(self.storage, lease, plan, setup, commits, todo, watch)
+            return work(self.storage, lease, plan, setup, commits, todo, watch, signals)
 
 
 def retry_failed(
@@ -116,13 +123,14 @@ def retry_failed(
     failed rows gets a new file and a new commit; `gc` deletes the old file. Raises as `execute`.
     """
     storage = open_storage(out)
-    with hold_lease(storage) as lease:
-        plan = require_plan(storage)
+    plan = require_plan(storage)
+    with _Signals() as signals, hold_lease(storage) as lease:
         config = change(read_config(storage))
         commits = read_commits(storage, plan)
         earlier = {s: c.file for s, c in commits.items() if c.tally.failed}
         setup = make_setup(storage, plan, config, make_generator)
-        return work(storage, lease, plan, setup, commits, list(earlier), watch, earlier)
+        todo = list(earlier)
+        return work(storage, lease, plan, setup, commits, todo, watch, signals, earlier)
 
 
 def read_config(storage: Storage) -> Config:
@@ -162,20 +170,23 @@ def work(
     commits: dict[int, Commit],
     todo: list[int],
     watch: Watch,
+    signals: "_Signals",
     earlier_files: dict[int, str] | None = None,
 ) -> RunReport:
     """Do the shards `todo`, and write the report."""
     started = time.monotonic()
     driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files)
     if todo:
-        with _stopped_by_signals(driver):
-            driver.run(make_engine(setup, len(todo)), watch)
+        engine = make_engine(setup, len(todo))
+        signals.tell(driver)  # only now: Ray's start takes the signals for itself
+        driver.run(engine, watch)
     report = replace(
-        summarize(storage.address),  # drivers of other slices may have committed too
+        with_backoff(lambda: summarize(storage.address)),  # other slices may have committed too
         failed_shards=driver.schedule.failed,
         stopped=driver.stopped,
         session_images=driver.state().done.images,
         session_s=time.monotonic() - started,
+        session_is_done=driver.schedule.is_finished and not driver.schedule.failed,
     )
     finish(storage, report, complete=report.is_complete)
     return report
@@ -190,19 +201,37 @@ def summarize(out: str | os.PathLike[str]) -> RunReport:
     return RunReport(plan.n_images, plan.n_shards, len(commits), tally)
 
 
-@contextmanager
-def _stopped_by_signals(driver: Driver) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the driver to stop; where Python lets us listen to them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class _Signals:
+    """SIGINT and SIGTERM end a run in order, where Python lets us listen to them.
 
-    def stop(number: int, _: object) -> None:
-        driver.stop(signal.Signals(number).name)
+    While it is planned they raise InterruptedRunError; a driver that was told of is asked to stop.
+    """
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self._driver: Driver | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+            self._listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def tell(self, driver: Driver) -> None:
+        """From now on signals are this driver's."""
+        self._driver = driver
+        self._listen()
+
+    def _listen(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        if self._driver is None:
+            raise InterruptedRunError(f"{name} while the run was planned")
+        self._driver.stop(name)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from amg.io.sources import ImageSource
 from pipelines.messages import Progress, ShardTask
 
+_CAREFUL_AFTER = 3  # machines are also taken away for no image's fault
+
 
 @dataclass
 class _ShardHistory:
@@ -29,9 +31,9 @@ class _ShardHistory:
 class Schedule:
     """The shards of one driver: waiting, running, failed. Those that are done are forgotten.
 
-    lost_attempts: shards with attempts that nobody saw the end of, from an earlier driver; two
-    such deaths of everything make the shard go image by image. A lost attempt that left one image
-    in flight counts as a kill by that image.
+    lost_attempts: shards with attempts that nobody saw the end of, from an earlier driver. A few
+    such deaths of everything make the shard go image by image; one that left a single image in
+    flight counts as a kill by that image.
     """
 
     def __init__(
@@ -99,15 +101,18 @@ class Schedule:
         self._waiting.appendleft(self._running.pop(attempt))
 
     def fail(self, attempt: str, reason: str) -> None:
-        """The worker lives, but the shard could not be done."""
-        shard = self._running.pop(attempt)
-        self._retry(shard, reason, taught=False)
+        """The worker lives, but the shard could not be done: no image is to blame."""
+        self._retry(self._running.pop(attempt), reason, taught=False)
 
     def lose(self, attempt: str, progress: Progress | None, reason: str) -> None:
         """The worker died, or hung and was killed, in this attempt."""
         shard = self._running.pop(attempt)
         in_flight = () if progress is None else progress.in_flight
-        self._retry(shard, reason, taught=self._learn(shard, in_flight, reason))
+        taught = self._learn(shard, in_flight, reason)
+        history = self._histories[shard]
+        if not taught and history.fruitless:
+            history.one_by_one = True  # nobody was seen: look at each image by itself
+        self._retry(shard, reason, taught=taught)
 
     def _learn(self, shard: int, in_flight: Sequence[int], reason: str) -> bool:
         """Blame the images in flight; whether this narrows down who did it."""
@@ -128,8 +133,8 @@ class Schedule:
     def _learn_of_lost(self, shard: int, attempts: Sequence[Progress]) -> None:
         for progress in attempts:
             self._learn(shard, progress.in_flight, "the whole run was lost")
-        if len(attempts) > 1:
-            self._histories[shard].one_by_one = True
+        unseen = sum(not progress.in_flight for progress in attempts)
+        self._histories[shard].one_by_one = unseen >= _CAREFUL_AFTER
 
     def _retry(self, shard: int, reason: str, *, taught: bool) -> None:
         history = self._histories.setdefault(shard, _ShardHistory())
@@ -137,6 +142,4 @@ class Schedule:
         if history.fruitless >= self._max_attempts:
             self.failed[shard] = reason
             return
-        if history.fruitless > 1:
-            history.one_by_one = True  # nobody was seen: look at each image by itself
         self._waiting.append(shard)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
+from multiprocessing import get_context
 from typing import BinaryIO
 
 from amg.errors import AmgError, RleError
@@ -39,7 +40,8 @@ def verify(out: str, processes: int = 1) -> Iterator[Verdict]:
     plan = require_plan(storage)
     commits = read_commits(storage, plan)
     if processes > 1:
-        with ProcessPoolExecutor(processes) as pool:
+        # Not forked: an object store's client has threads here, which a fork would lack.
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
             yield from pool.map(_check, repeat(out), repeat(plan), commits.values())
     else:
         yield from (_check(out, plan, commit) for commit in commits.values())
@@ -73,6 +75,8 @@ def _check(out: str, plan: Plan, commit: Commit) -> Verdict:
         problems += _check_counts(plan, commit, rows, tally, out)
     except AmgError as error:
         problems.append(str(error))
+    except OSError as error:  # in the middle of reading
+        problems.append(f"{commit.file}: cannot be read: {error}")
     if (n_more := len(problems) - _SHOWN_PER_SHARD) > 0:
         problems[_SHOWN_PER_SHARD:] = [f"and {n_more} more"]
     return Verdict(commit.shard, len(rows), tuple(problems))

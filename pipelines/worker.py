@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from amg.config import Config
 from amg.errors import CheckpointError
 from amg.io.failpoints import reach
+from amg.io.retry import with_backoff
 from amg.io.run_folder import Tally, attempt_file, shard_file, to_json
 from amg.io.schema import FAILED, ImageRow
 from amg.io.shards import ShardWriter, check_shard, read_shard, read_statuses
@@ -20,7 +21,6 @@ from amg.io.storage import open_storage
 from amg.records import ImageResult
 from pipelines.messages import Progress, Segmenter, ShardResult, ShardTask, WorkerSetup
 from pipelines.prefetch import LoadedImage, load_ahead
-from pipelines.retry import with_backoff
 
 if TYPE_CHECKING:
     from amg.generate.generator import MaskGenerator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _MAX_REASON_CHARS = 200
 _BEAT_S = 1.0
+_SAYS_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA's libraries
 
 
 def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None) -> "MaskGenerator":
@@ -102,6 +103,8 @@ class Worker:
         todo = [i for i in range(len(task.sources)) if i not in ready and i not in kept_indices]
         for i in sorted(set(task.alone).intersection(todo)):
             ready[i] = self._alone(task, i)
+        if task.alone:
+            self._mark(task)  # none of them is in flight any more
         left = [(i, task.sources[i]) for i in todo if i not in ready]
         with (
             closing(self._good_rows(task.earlier_file)) as kept,
@@ -114,6 +117,8 @@ class Worker:
                     yield next(kept)
                 else:
                     yield self._alone(task, i) if task.one_by_one else next(fresh)
+        if task.one_by_one:
+            self._mark(task)
 
     def _alone(self, task: ShardTask, index: int) -> ImageRow:
         """The row of an image while no other is in flight, which is written down first."""
@@ -210,16 +215,24 @@ def _is_device_lost(error: Exception) -> bool:
     torch = sys.modules.get("torch")
     if torch is None or isinstance(error, torch.OutOfMemoryError):
         return False
-    return isinstance(error, torch.AcceleratorError)
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    if isinstance(error, RuntimeError) and torch.cuda.is_initialized():
+        try:  # libraries of CUDA's report in their own words: ask the device
+            torch.cuda.synchronize()
+        except RuntimeError:
+            return True
+    return False
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether smaller steps may help; what torch hoards is set free."""
     torch = sys.modules.get("torch")
-    if torch is None or not isinstance(error, torch.OutOfMemoryError):
-        return isinstance(error, MemoryError)
-    torch.cuda.empty_cache()
-    return True
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return True
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS_MEMORY)
+    return said or isinstance(error, MemoryError)
 
 
 def _check_weights(generator: Segmenter, planned_sha256: str | None) -> None:

@@ -41,7 +41,7 @@ def verify(
         n_rows += verdict.n_rows
         n_problems += len(verdict.problems)
         for problem in verdict.problems:
-            errors.print(problem, markup=False)
+            errors.print(problem, markup=False, soft_wrap=True)
     errors.print(f"{n_rows} rows, {n_problems} problems")
     if n_problems:
         raise typer.Exit(EXIT_STORAGE)
@@ -56,6 +56,6 @@ def gc(
 
     garbage = collect_garbage(out, dry_run=dry_run)
     for name in garbage:
-        errors.print(name, markup=False)
+        errors.print(name, markup=False, soft_wrap=True)
     verb = "would be deleted" if dry_run else "deleted"
     errors.print(f"{len(garbage)} files, {sum(garbage.values()) / 1e6:.1f} MB {verb}")

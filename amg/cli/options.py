@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from amg.config import Config, load_config
-from amg.errors import AmgError, ConfigError, OutputError, StorageError
+from amg.errors import AmgError, ConfigError, InterruptedRunError, OutputError, StorageError
 
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
@@ -65,11 +65,16 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except AmgError as error:
             errors.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
-            errors.print(str(error), markup=False)
-            is_storage = isinstance(error, OutputError | StorageError)
-            raise typer.Exit(EXIT_STORAGE if is_storage else EXIT_USAGE) from None
+            errors.print(str(error), markup=False, soft_wrap=True)
+            raise typer.Exit(_exit_code(error)) from None
 
     return run
+
+
+def _exit_code(error: AmgError) -> int:
+    if isinstance(error, InterruptedRunError):
+        return EXIT_INCOMPLETE
+    return EXIT_STORAGE if isinstance(error, OutputError | StorageError) else EXIT_USAGE
 
 
 def resolve_config(

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from amg.errors import ConfigError
 from amg.io.schema import FAILED
 
 if TYPE_CHECKING:
     from pipelines.driver import RunState
 
+STYLES = ("bar", "lines", "json", "none")
 _LINE_EVERY_S = 10
 _NOW_S = 30.0
 
@@ -21,10 +23,12 @@ class RunDisplay:
     """Shows the states of a run; a context manager.
 
     style: "bar", "lines", "json" (a JSON object a line on stdout) or "none"; by default a bar on a
-    terminal and lines elsewhere.
+    terminal and lines elsewhere. Raises ConfigError for any other.
     """
 
     def __init__(self, console: Console, style: str | None = None) -> None:
+        if style not in (None, *STYLES):
+            raise ConfigError(f"--progress {style!r}: expected one of {', '.join(STYLES)}")
         self._console = console
         self._style = style or ("bar" if console.is_terminal else "lines")
         self._recent: deque[tuple[float, int]] = deque()
@@ -59,7 +63,9 @@ class RunDisplay:
         if self._style == "json":
             Console(soft_wrap=True).print(_as_json(state, *rates), markup=False, highlight=False)
         else:
-            self._console.print(f"{done}/{state.n_images} images, {text}", markup=False)
+            self._console.print(
+                f"{done}/{state.n_images} images, {text}", markup=False, soft_wrap=True
+            )
 
     def _rates(self, state: "RunState") -> tuple[float, float]:
         """Images a second, in the last half minute and since this driver began."""

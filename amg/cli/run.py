@@ -33,7 +33,9 @@ from amg.cli.options import (
 )
 from amg.cli.progress import RunDisplay
 from amg.config import Config
+from amg.errors import ConfigError
 from amg.io.sources import SourceOptions
+from amg.io.urls import shown
 
 if TYPE_CHECKING:
     from pipelines.run import RunReport
@@ -85,6 +87,8 @@ def run(
         run={"max_failure_rate": max_failure_rate},
         engine=_engine(engine, address, workers, cpus_per_worker, gpus_per_worker),
     )
+    if overwrite and slice_ is not None:
+        raise ConfigError("--overwrite, --slice: give one; the run belongs to all its slices")
     options = SourceOptions(id_column, uri_column, image_column)
     job = Run(
         inputs,
@@ -182,10 +186,16 @@ def _watch(display: RunDisplay, metrics_port: int | None) -> Any:
 def _conclude(report: "RunReport", out: str) -> None:
     """Say what has become of a run, and exit with the code for it."""
     describe(report)
-    if not report.is_complete:
-        errors.print(f"incomplete; run the same command again to go on: {out}", markup=False)
+    place = shown(out)
+    if not report.session_is_done:
+        errors.print(
+            f"incomplete; run the same command again to go on: {place}",
+            markup=False,
+            soft_wrap=True,
+        )
         raise typer.Exit(EXIT_INCOMPLETE)
-    errors.print(str(out), markup=False)
+    what = place if report.is_complete else f"this slice is done, others are not yet: {place}"
+    errors.print(what, markup=False, soft_wrap=True)
     if report.tally.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -204,6 +214,6 @@ def describe(report: "RunReport") -> None:
             f"{report.session_images} images in {report.session_s:.1f} s ({rate:.2f} images/s)"
         )
     for shard, reason in report.failed_shards.items():
-        errors.print(f"shard {shard} failed: {reason}", markup=False)
+        errors.print(f"shard {shard} failed: {reason}", markup=False, soft_wrap=True)
     if report.stopped:
-        errors.print(f"stopped: {report.stopped}", markup=False)
+        errors.print(f"stopped: {report.stopped}", markup=False, soft_wrap=True)

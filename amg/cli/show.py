@@ -49,7 +49,7 @@ def show(
         Image.fromarray(picture).save(out, format="PNG")
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error}") from error
-    errors.print(f"{len(masks)} masks: {out}")
+    errors.print(f"{len(masks)} masks: {out}", markup=False, soft_wrap=True)
 
 
 def models() -> None:

@@ -28,6 +28,7 @@ SUCCESS = "_SUCCESS"
 COMMITS = "commits"
 ATTEMPTS = "attempts"
 DATA = "data"
+EVENTS = "events.jsonl"
 
 Record = TypeVar("Record")
 

@@ -74,7 +74,8 @@ class ShardWriter:
                 self._file.close()
                 reach("shard.closed")
             except (OSError, pa.ArrowException) as failure:
-                raise _unwritable(self.path, failure) from failure
+                if kind is None:  # else the first error is the one to know of
+                    raise _unwritable(self.path, failure) from failure
 
 
 def _unwritable(path: Path, error: Exception) -> StorageError:
@@ -130,6 +131,6 @@ def _read_groups(
                 table = parquet.read_row_group(group, columns=columns)
                 table.validate(full=True)  # else damaged text is found by whoever decodes it
                 yield table
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise ShardError(f"{name}: cannot be read: {reason}") from error

@@ -10,7 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -19,9 +19,10 @@ from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 from amg.errors import StorageError
 from amg.io.access import connect, is_passing
 from amg.io.failpoints import reach
+from amg.io.retry import with_backoff
 from amg.io.urls import local_path, scheme_of, shown
 
-_READERS = 16  # requests under way at once where many small files are read
+_AT_ONCE = 16  # requests under way where many small files are read or deleted
 
 
 class Storage(Protocol):
@@ -87,8 +88,8 @@ def open_storage(url: str | os.PathLike[str]) -> Storage:
 
 def read_all(storage: Storage, names: Iterable[str]) -> Iterator[bytes | None]:
     """Read many small files, in order, several at once."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(storage.read, names)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(lambda name: with_backoff(lambda: storage.read(name)), names)
 
 
 class LocalStorage:
@@ -157,7 +158,8 @@ class LocalStorage:
         try:
             yield staged
         finally:
-            staged.unlink(missing_ok=True)
+            with suppress(OSError):  # gc finds it
+                staged.unlink(missing_ok=True)
 
     def publish(self, staged: Path, name: str) -> None:
         target = self.root / name
@@ -241,8 +243,11 @@ class ObjectStorage:
         }
 
     def delete(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._call("delete", name, lambda name=name: self._fs.rm_file(self._path(name)))
+        def delete(name: str) -> None:
+            self._call("delete", name, lambda: self._fs.rm_file(self._path(name)))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(delete, names))
 
     def size(self, name: str) -> int | None:
         info = self._call("read", name, lambda: self._fs.info(self._path(name)))
@@ -291,11 +296,14 @@ class ObjectStorage:
             return operation()
         except FileNotFoundError:
             if verb in ("write", "create"):  # no such bucket
-                raise StorageError(f"cannot {verb} {self.url(name)}: no such place") from None
+                text = f"cannot {verb} {self.url(name)}: no such place"
+                raise StorageError(text, passing=False) from None
             return None
         except Exception as error:  # each store's client raises what its authors chose
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise StorageError(f"cannot {verb} {self.url(name)}: {reason}") from error
+            refused = isinstance(error, PermissionError | NotImplementedError)
+            text = f"cannot {verb} {self.url(name)}: {reason}"
+            raise StorageError(text, passing=not refused) from error
 
 
 def _reach(name: str, step: str) -> None:

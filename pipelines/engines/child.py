@@ -24,8 +24,9 @@ _PR_SET_PDEATHSIG = 1
 def main(descriptor: int) -> None:
     """Work until the driver has no more."""
     _die_with_parent()
-    # The driver stops its workers by itself, when they are done.
+    # The driver stops its workers by itself, when they are done; batch systems signal everybody.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pipe: Connection[Any, Any] = Connection(descriptor)
     worker, setup = pipe.recv()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -14,9 +14,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import: no c
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amg.config import EngineConfig
-from amg.errors import ConfigError, RunError
+from amg.errors import ConfigError, InterruptedRunError
 from pipelines.messages import Died, Event, Moved, ShardTask, WorkerSetup
 from pipelines.serve import attempt, begin
 from pipelines.worker import Worker
@@ -54,9 +55,10 @@ class _Actor:
             if not isinstance(event, Moved):
                 events.append(event)
                 return
-            told = self._mailbox.tell.remote(event)
-            if len(event.progress.in_flight) == 1:
-                ray.get(told)  # if this image kills us, it must be known that it was alone
+            with suppress(RayError):  # no mailbox, no driver: nobody is left to tell
+                told = self._mailbox.tell.remote(event)
+                if len(event.progress.in_flight) == 1:
+                    ray.get(told)  # if this image kills us, it must be known that it was alone
 
         self._worker = begin(self._number, setup, tell)
         return events[0]
@@ -74,7 +76,11 @@ class RayEngine:
         self._owns_ray = _connect(setup.config.engine)
         self._options, fitting = _resources(setup.config.engine)
         self.max_workers = min(setup.config.engine.max_workers or fitting, n_shards)
-        self._mailbox: Any = ray.remote(num_cpus=0)(_Mailbox).remote()
+        # Beside the driver: other nodes come and go.
+        node = ray.get_runtime_context().get_node_id()
+        here: Any = NodeAffinitySchedulingStrategy(node, soft=False)
+        mailbox: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox)
+        self._mailbox: Any = mailbox.remote()
         self._collecting: Any = None
         self._actors: dict[int, Any] = {}
         self._pending: dict[Any, int] = {}
@@ -126,14 +132,17 @@ class RayEngine:
                 events += ray.get(self._collecting, timeout=_COLLECT_TIMEOUT_S)
                 self._collecting = None
         except (RayActorError, GetTimeoutError) as error:
-            raise RunError(f"Ray has lost the driver's mailbox: {_first_line(error)}") from error
+            raise InterruptedRunError(
+                f"Ray has lost the driver's mailbox: {_first_line(error)}"
+            ) from error
         return events
 
     def kill(self, worker: int) -> None:
         actor = self._actors.pop(worker, None)
         self._pending = {ref: n for ref, n in self._pending.items() if n != worker}
         if actor is not None:
-            ray.kill(actor)
+            with suppress(RayError, ValueError):  # it may be gone
+                ray.kill(actor)
 
     def close(self) -> None:
         for worker in list(self._actors):
@@ -154,7 +163,8 @@ def _connect(config: EngineConfig) -> bool:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
         if config.address is None:
-            ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            # "local", or RAY_ADDRESS would lead to another cluster.
+            ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         else:
             ray.init(address=config.address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -168,6 +178,11 @@ def _resources(config: EngineConfig) -> tuple[dict[str, Any], int]:
     gpus = config.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if have.get("GPU") else 0.0
+        if not gpus and config.address is not None:
+            logger.warning(
+                "this cluster shows no GPU, so workers will use none; "
+                "where nodes with GPUs are yet to come, give --gpus-per-worker"
+            )
     cpus = 1.0 if config.cpus_per_worker is None else config.cpus_per_worker
     fits = [have.get(kind, 0) / each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each]
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}

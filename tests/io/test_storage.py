@@ -70,6 +70,20 @@ def test_what_is_written_again_is_replaced_and_seen_at_once(storage):
     assert other.size("a.json") == 6
 
 
+def test_what_other_machines_write_is_seen_at_once(s3):
+    import boto3
+
+    storage = open_storage(f"s3://{s3}/out")
+    storage.write("commits/0.json", b"mine")
+    assert storage.list("commits") == {"0.json": 4}
+    assert storage.size("commits/0.json") == 4
+    for i in range(2):
+        boto3.client("s3").put_object(Bucket=s3, Key=f"out/commits/{i}.json", Body=b"theirs")
+    assert storage.list("commits") == {"0.json": 6, "1.json": 6}
+    assert storage.size("commits/0.json") == 6
+    assert storage.read("commits/0.json") == b"theirs"
+
+
 def test_files_are_created_only_once(storage):
     assert storage.create("leases/a.json", b"mine")
     assert not storage.create("leases/a.json", b"other")
@@ -245,7 +259,10 @@ def test_a_folder_that_cannot_be_synced_is_a_storage_error(local, monkeypatch):
 def test_no_room_to_stage_an_upload_is_a_storage_error(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     storage = open_storage("memory://full/out")
-    with pytest.raises(StorageError, match="for memory://full/out/data/a"), storage.staged("data/a"):
+    with (
+        pytest.raises(StorageError, match="for memory://full/out/data/a"),
+        storage.staged("data/a"),
+    ):
         pass
 
 
@@ -274,9 +291,16 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(
-    "error", [TimeoutError(), PermissionError("no"), RuntimeError("503\nmore"), OSError(5, "EIO")]
+    ("error", "passing"),
+    [
+        (TimeoutError(), True),
+        (RuntimeError("503\nmore"), True),
+        (OSError(5, "EIO"), True),
+        (PermissionError("no"), False),
+        (NotImplementedError("read only"), False),
+    ],
 )
-def test_whatever_an_object_store_raises_is_a_storage_error(monkeypatch, operation, error):
+def test_whatever_an_object_store_raises_is_a_storage_error(monkeypatch, operation, error, passing):
     storage = open_storage(f"memory://{uuid.uuid4().hex}/out")
     method, call = OPERATIONS[operation]
 
@@ -287,6 +311,7 @@ def test_whatever_an_object_store_raises_is_a_storage_error(monkeypatch, operati
     with pytest.raises(StorageError, match=r"cannot \w+ memory://\w+/out/a: \S+") as caught:
         call(storage)
     assert "\n" not in str(caught.value)
+    assert caught.value.passing == passing
 
 
 @pytest.mark.parametrize("text", ["s3://key:hunter2@some-bucket/out", "s3://b/out?sig=hunter2"])

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from amg import RunError, StorageError
+from amg import StorageError
+from amg.errors import InterruptedRunError
 from amg.io.failpoints import FAILPOINTS
 from amg.io.run_folder import commit_file, read_commits, require_plan
 from amg.io.storage import open_storage
@@ -194,7 +195,7 @@ def test_a_second_driver_is_refused(folder, tmp_path):
     out = tmp_path / "out"
     driver = start_driver(folder, out, SHARDS, **{SLEEP_VARIABLE: "0.5"})
     wait_until((out / "plan.json").exists)
-    with pytest.raises(RunError, match=f"process {driver.pid}"):
+    with pytest.raises(InterruptedRunError, match=f"process {driver.pid}"):
         make_run(folder, out, SHARDS).execute()
     driver.kill()
     driver.wait()

@@ -97,7 +97,8 @@ def test_attempts_have_names_of_their_own_and_late_results_are_not_known():
 
 
 def test_attempts_that_an_earlier_driver_lost_count():
-    lost = {0: [Progress("a"), Progress("b")], 1: [Progress("c", (2,)), Progress("d", (2,))]}
+    unseen = [Progress("a"), Progress("b"), Progress("e")]
+    lost = {0: unseen, 1: [Progress("c", (2,)), Progress("d", (2,))]}
     schedule = Schedule([0, 1, 2], 5, 2, lost)
     careful, condemned, fresh = (_begin(schedule) for _ in range(3))
     assert careful.one_by_one

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Submits a run as a job to a Ray cluster that is there already. The nodes need Ray and the same
+# Python as each other (3.11 to 3.13), but not amg: the runtime environment brings it.
+#
+# Change:  IMAGES, OUT, WORKERS (MIN:MAX), AMG_CACHE (weights; a folder that all nodes share spares
+#          downloads), the requirement (a wheel's URL, or a version).
+# Start:   RAY_ADDRESS=http://HEAD:8265 configs/cluster/ray-job-submit.sh
+#          (from outside the cluster, first: ssh -N -L 8265:127.0.0.1:8265 HEAD)
+# Watch:   ray job logs --follow ID; ray job status ID; amg status s3://BUCKET/masks/
+# Stop:    ray job stop ID: SIGTERM, and after RAY_JOB_STOP_WAIT_TIME_S the end.
+# Resume:  submit it again, when the first job has ended: committed shards are not done again.
+#
+# To Ray, all exit codes but 0 are a failed job, also 3 (done, but some images failed); ask
+# `amg status` for the code: 3, or 4 (incomplete: submit again). 5: the storage failed.
+#
+# Credentials do not belong into the runtime environment, which the dashboard shows: give the nodes
+# a role, or variables of their own.
+set -euo pipefail
+
+export RAY_ADDRESS="${RAY_ADDRESS:-http://127.0.0.1:8265}"
+IMAGES="${IMAGES:-s3://BUCKET/images/}"
+OUT="${OUT:-s3://BUCKET/masks/}"
+WORKERS="${WORKERS:-1:16}"
+AMG_CACHE="${AMG_CACHE:-/tmp/amg-cache}"
+ID="amg-$(date +%Y%m%d-%H%M%S)"
+
+ray job submit --no-wait --submission-id "$ID" \
+    --runtime-env-json '{
+        "pip": ["amg[s3]"],
+        "env_vars": {"AMG_CACHE": "'"$AMG_CACHE"'", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    }' \
+    -- amg run "$IMAGES" --out "$OUT" --engine ray --address auto \
+    --workers "$WORKERS" --gpus-per-worker 1
+
+echo "ray job logs --follow $ID"

@@ -1,0 +1,140 @@
+"""The same runs with workers as Ray actors, on one node and on two."""
+
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from amg import ConfigError
+from amg.config import load_config
+from amg.results import open_run
+from pipelines.run import Run
+from tests.pipelines.helpers import contents, make_folder, make_run
+from tests.pipelines.stub import HANG, KILL, RAISE, SLEEP_VARIABLE
+
+ray = pytest.importorskip("ray")
+RAY = "engine.name=ray"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Ray on this machine: every run of this module joins it."""
+    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """A folder of images, and what the local engine makes of them."""
+    folder = make_folder(tmp_path_factory.mktemp("ray") / "in", 40)
+    out = folder.parent / "local"
+    make_run(folder, out).execute()
+    return folder, contents(out)
+
+
+def test_ray_gives_the_rows_of_the_local_engine(cluster, expected, tmp_path):
+    folder, rows = expected
+    states = []
+    report = make_run(folder, tmp_path / "out", RAY).execute(states.append)
+    assert report.is_complete
+    assert contents(tmp_path / "out") == rows
+    assert states[-1].done.images == 40
+
+
+def test_images_that_kill_hang_and_fail_are_rows(cluster, tmp_path):
+    bad = {3: KILL, 4: RAISE, 11: HANG}
+    folder = make_folder(tmp_path / "in", 16, bad)
+    report = make_run(folder, tmp_path / "out", RAY, "run.stall_timeout_s=4").execute()
+    assert report.is_complete
+    found = {i: row[1] for i, row in enumerate(contents(tmp_path / "out")) if row[1] != "ok"}
+    assert found == dict.fromkeys(bad, "crashed")
+
+
+def test_real_photos_have_the_same_rows_under_both_engines(cluster, photos, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("cat", "coins"):
+        Image.fromarray(photos[name]).resize((160, 120)).save(folder / f"{name}.png")
+    options = ["generator.points_per_side=4", "model.device=cpu"]
+    for engine in ("ray", "local"):
+        config = load_config(None, [*options, f"engine.name={engine}"])
+        assert Run([folder], tmp_path / engine, config).execute().is_complete
+    rows, others = (list(open_run(tmp_path / engine).rows()) for engine in ("ray", "local"))
+    assert [(row.image_id, row.sha256, row.status) for row in rows] == [
+        (row.image_id, row.sha256, row.status) for row in others
+    ]
+    masks, twins = ([mask for row in found for mask in row.masks] for found in (rows, others))
+    assert len(masks) > 3
+    assert [mask.rle for mask in masks] == [mask.rle for mask in twins]
+    # Ray gives a worker one thread, we all cores: sums of floats differ in their last bits.
+    for mask, twin in zip(masks, twins, strict=True):
+        assert mask.predicted_iou == pytest.approx(twin.predicted_iou, abs=1e-5)
+
+
+def test_nothing_is_left_of_a_finished_run(cluster, expected, tmp_path):
+    make_run(expected[0], tmp_path / "out", RAY, "engine.max_workers=1").execute()
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 2 or _actor_processes():
+        assert time.monotonic() < deadline, _actor_processes()
+        time.sleep(0.2)
+
+
+def _actor_processes():
+    """Workers and mailboxes of ours: Ray names its processes after their classes."""
+    titles = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            titles.append(path.read_bytes())
+    return [title for title in titles if b"ray::_Actor" in title or b"ray::_Mailbox" in title]
+
+
+def test_an_address_without_a_cluster_is_an_error(tmp_path, expected, monkeypatch):
+    monkeypatch.setattr("pipelines.engines.ray.ray.is_initialized", lambda: False)
+    run = make_run(expected[0], tmp_path / "out", RAY, "engine.address=127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1"):
+        run.execute()
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A head without room for workers, and a node that has some."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv(SLEEP_VARIABLE, "0.1")
+    if ray.is_initialized():
+        ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_node_that_dies_in_the_middle_costs_only_time(two_nodes, expected, tmp_path):
+    """The second node comes when the first is gone: workers join as resources appear."""
+    folder, rows = expected
+    first = two_nodes.add_node(num_cpus=1)
+    report = []
+    run = make_run(folder, tmp_path / "out", RAY, "engine.max_workers=2")
+    states = []
+
+    def replace_node():
+        while not (states and states[-1].done.images >= 10):
+            time.sleep(0.1)
+        two_nodes.remove_node(first, allow_graceful=False)
+        two_nodes.add_node(num_cpus=2)
+
+    killer = threading.Thread(target=replace_node)
+    killer.start()
+    report = run.execute(states.append)
+    killer.join()
+    assert report.is_complete
+    assert contents(tmp_path / "out") == rows
+    events = (tmp_path / "out" / "events.jsonl").read_text()
+    assert "worker_lost" in events
+    assert max(state.n_workers for state in states) == 2

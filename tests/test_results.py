@@ -1,0 +1,210 @@
+"""Reading what a run has committed: no worker is needed to write it."""
+
+import hashlib
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from amg import Mask, RleError, RunError
+from amg.errors import StorageError
+from amg.io.run_folder import Commit, Plan, Tally, commit_file, shard_file, to_json
+from amg.io.schema import SCHEMA, ImageRow
+from amg.io.shards import ShardWriter
+from amg.io.storage import open_storage
+from amg.ops import rle
+from amg.records import Rle
+from amg.results import decode_mask, open_run
+
+PLAN = Plan("run", "f" * 64, {"model": {"name": "stub"}}, 5, 0, 2)
+QUALITIES = ((0.9, 0.5), (0.5, 0.9), (0.7, 0.7))
+
+
+def _row(i):
+    bits = np.random.default_rng(i).random((3, 6, 9)) < 0.5
+    masks = tuple(
+        Mask(
+            rle=encoded,
+            area=rle.area(encoded),
+            bbox_xywh=(1.0, 2.0, 3.0, 4.0),
+            predicted_iou=iou,
+            stability_score=stability,
+            point_xy=(4.5, 2.5),
+            crop_box_xywh=(0, 0, 9, 6),
+            crop_layer=0,
+            level=1,
+        )
+        for encoded, (iou, stability) in zip(rle.encode_masks(bits), QUALITIES, strict=True)
+    )
+    if i == 3:
+        return ImageRow("3.jpg", "/3.jpg", "decode_error", "empty file (0 bytes)")
+    return ImageRow(f"{i}.jpg", f"/{i}.jpg", "ok", None, 6, 9, "RGB", "ab" * 32, masks)
+
+
+def _write_shard(storage, shard, attempt, rows):
+    name = shard_file(shard, attempt)
+    with storage.staged(name) as staged:
+        with ShardWriter(staged, {}) as writer:
+            for row in rows:
+                writer.write(row)
+        data = staged.read_bytes()
+        storage.publish(staged, name)
+    return name, data
+
+
+def _commit(storage, shard, attempt="good", fingerprint=PLAN.fingerprint):
+    rows = [_row(i) for i in PLAN.shard_rows(shard)]
+    name, data = _write_shard(storage, shard, attempt, rows)
+    digest, tally = hashlib.sha256(data).hexdigest(), Tally.total(map(Tally.of, rows))
+    commit = Commit(shard, name, len(data), digest, tally, attempt, fingerprint)
+    storage.write(commit_file(shard), to_json(commit))
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def storage(request, tmp_path):
+    """A finished run, with what lost attempts have left."""
+    if request.param == "local":
+        storage = open_storage(tmp_path / "a run")
+    elif request.param == "memory":
+        storage = open_storage(f"memory://{tmp_path.name}/run")
+    else:
+        storage = open_storage(f"s3://{request.getfixturevalue('s3')}/some/run")
+    storage.write("plan.json", to_json(PLAN))
+    for shard in (2, 0, 1):
+        _commit(storage, shard)
+    _write_shard(storage, 1, "lost", [_row(7), _row(8)])
+    storage.write("data/part-00000.broken.parquet", b"PAR1")
+    storage.write("commits/00001.json.tmp", b"{")
+    return storage
+
+
+@pytest.fixture
+def local(tmp_path):
+    storage = open_storage(tmp_path)
+    storage.write("plan.json", to_json(PLAN))
+    return storage
+
+
+def _ids(rows):
+    return [row.image_id for row in rows]
+
+
+def test_only_committed_rows_are_read_in_the_order_of_the_plan(storage):
+    run = open_run(storage.address)
+    assert _ids(run.rows()) == [f"{i}.jpg" for i in range(5)]
+    assert [len(row.masks) for row in run.rows()] == [3, 3, 3, 0, 3]
+    assert run.to_table(["image_id"]).column(0).to_pylist() == [f"{i}.jpg" for i in range(5)]
+    assert run.is_complete
+    assert run.plan == PLAN
+    assert (run.tally.images, run.tally.masks, run.tally.failed) == (5, 12, 1)
+
+
+def test_rows_are_what_was_written(storage):
+    (row, *_) = open_run(storage.address).rows()
+    expected = _row(0)
+    assert [mask.rle for mask in row.masks] == [mask.rle for mask in expected.masks]
+    for mask in row.masks:
+        assert decode_mask(mask).sum() == mask.area
+
+
+def test_a_dataset_filters(storage):
+    dataset = open_run(storage.address).dataset()
+    assert dataset.schema.equals(SCHEMA)
+    assert dataset.count_rows() == 5
+    assert dataset.count_rows(filter=pc.field("status") == "ok") == 4
+    failed = dataset.to_table(filter=pc.field("status") == "decode_error")
+    assert failed.column("image_id").to_pylist() == ["3.jpg"]
+    assert failed.column("error").to_pylist() == ["empty file (0 bytes)"]
+
+
+@pytest.mark.parametrize(
+    ("least", "kept"),
+    [
+        ({}, [0, 1, 2]),
+        ({"min_predicted_iou": 0.6}, [0, 2]),
+        ({"min_stability_score": 0.6}, [1, 2]),
+        ({"min_predicted_iou": 0.6, "min_stability_score": 0.6}, [2]),
+        ({"min_predicted_iou": 0.5, "min_stability_score": 0.5}, [0, 1, 2]),
+        ({"min_predicted_iou": 0.95}, []),
+    ],
+)
+def test_masks_are_filtered_and_rows_are_not(local, least, kept):
+    for shard in range(3):
+        _commit(local, shard)
+    rows = list(open_run(local.root).rows(**least))
+    assert _ids(rows) == [f"{i}.jpg" for i in range(5)]
+    expected = [_row(0).masks[i].rle for i in kept]
+    assert [mask.rle for mask in rows[0].masks] == expected
+    assert rows[3].masks == ()
+
+
+def test_a_run_that_goes_on_gives_what_is_there(local):
+    run = open_run(local.root)
+    assert (list(run.rows()), run.tally, run.is_complete) == ([], Tally(), False)
+    _commit(local, 1)
+    assert list(run.rows()) == [], "as it was when it was opened"
+    run = open_run(str(local.root))
+    assert _ids(run.rows()) == ["2.jpg", "3.jpg"]
+    assert not run.is_complete
+
+
+def test_a_run_without_commits_is_an_empty_table(local):
+    run = open_run(local.root)
+    assert run.to_table(["image_id"]).num_rows == 0
+    assert run.dataset().schema.equals(SCHEMA)
+
+
+def test_a_shard_that_was_done_again_counts_once(local):
+    _commit(local, 0, "first")
+    _commit(local, 0, "second")
+    run = open_run(local.root)
+    assert _ids(run.rows()) == ["0.jpg", "1.jpg"]
+    assert run.commits[0].attempt == "second"
+
+
+def test_folders_without_a_run_and_damaged_ones_are_named(tmp_path):
+    with pytest.raises(RunError, match=f"{tmp_path}/ho holds no run"):
+        open_run(tmp_path / "ho")
+    storage = open_storage(tmp_path / "hey")
+    storage.write("plan.json", b"{")
+    with pytest.raises(RunError, match=r"hey/plan\.json: no valid plan"):
+        open_run(tmp_path / "hey")
+    assert not (tmp_path / "ho").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"shard": 1}', b"\xff"])
+def test_damaged_commits_are_named(local, data):
+    local.write(commit_file(1), data)
+    with pytest.raises(RunError, match=r"commits/00001\.json: no valid commit"):
+        open_run(local.root)
+
+
+def test_commits_of_another_plan_are_named(local):
+    _commit(local, 1, fingerprint="e" * 64)
+    with pytest.raises(RunError, match=r"commits/00001\.json belongs to another plan"):
+        open_run(local.root)
+
+
+def test_a_file_that_is_gone_is_named(local):
+    _commit(local, 0)
+    local.delete([shard_file(0, "good")])
+    with pytest.raises(StorageError, match=r"data/part-00000\.good\.parquet"):
+        list(open_run(local.root).rows())
+
+
+def test_any_reader_of_parquet_reads_a_shard(local):
+    _commit(local, 0)
+    table = pq.read_table(local.root / shard_file(0, "good"))
+    mask = table.to_pylist()[0]["masks"][0]
+    assert Rle((6, 9), mask["counts"]) == _row(0).masks[0].rle
+
+
+def test_a_mask_that_is_not_valid_is_refused():
+    (mask, *_) = _row(0).masks
+    with pytest.raises(RleError):
+        decode_mask(Mask(**{**_values(mask), "rle": Rle((6, 9), "0")}))
+
+
+def _values(mask):
+    return {name: getattr(mask, name) for name in Mask.__dataclass_fields__}
