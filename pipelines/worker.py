@@ -144,8 +144,9 @@ class Worker:
     def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
         with closing(load_ahead(sources, self._config, self._touch)) as loaded:
             while batch := list(islice(loaded, self._config.images_per_batch)):
-                yield from self._segment(batch, self._generator)
-                self._let_go([image.index for image in batch])
+                rows = self._segment(batch, self._generator)
+                self._let_go([image.index for image in batch])  # now: none may ask for more
+                yield from rows
 
     def _segment(self, batch: list[LoadedImage], generator: Segmenter) -> list[ImageRow]:
         """The rows of a batch; if it fails, each image by itself, so that one cannot spoil others.

@@ -13,7 +13,7 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import: no calls home
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amg.config import EngineConfig
@@ -190,6 +190,8 @@ def _resources(config: EngineConfig) -> tuple[dict[str, Any], int]:
 
 
 def _is_node_loss(error: RayActorError) -> bool:
+    if isinstance(error, ActorUnavailableError):  # the network's fault, or its node is going
+        return True
     text = str(error).lower()
     return (
         bool(getattr(error, "preempted", False))

@@ -217,14 +217,7 @@ def test_many_problems_of_a_shard_are_summed_up(out):
     assert _problems(out)[-1] == "and 3 more"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("inputs.parquet", marks=pytest.mark.xfail(strict=True, reason="ArrowInvalid")),
-        "plan.json",
-        "commits/00001.json",
-    ],
-)
+@pytest.mark.parametrize("name", ["inputs.parquet", "plan.json", "commits/00001.json"])
 @pytest.mark.parametrize("data", [b"", b"damaged", b"\xff\xfe[", b"[1, 2]", b"{}"])
 def test_damaged_files_of_the_folder_are_our_errors_and_named(out, name, data):
     (out / name).write_bytes(data)
@@ -419,7 +412,6 @@ def test_beginning_anew_deletes_nothing_that_no_run_wrote(tmp_path, folder):
     assert {name: (out / name).read_bytes() for name in mine if (out / name).exists()} == mine
 
 
-@pytest.mark.xfail(strict=True, reason="a slice holds no lease on what the others do")
 def test_a_slice_does_not_delete_the_work_of_the_others(out, folder):
     with hold_lease(open_storage(out), (1, 2)), pytest.raises(AmgError):
         make_run(folder, out, overwrite=True, slice_=(0, 2)).execute()

@@ -105,7 +105,7 @@ def two_nodes(monkeypatch):
     """A head without room for workers, and a node that has some."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv(SLEEP_VARIABLE, "0.1")
+    monkeypatch.setenv(SLEEP_VARIABLE, "0.3")
     if ray.is_initialized():
         ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -119,22 +119,20 @@ def test_a_node_that_dies_in_the_middle_costs_only_time(two_nodes, expected, tmp
     """The second node comes when the first is gone: workers join as resources appear."""
     folder, rows = expected
     first = two_nodes.add_node(num_cpus=1)
-    report = []
+    states, reports = [], []
     run = make_run(folder, tmp_path / "out", RAY, "engine.max_workers=2")
-    states = []
-
-    def replace_node():
-        while not (states and states[-1].done.images >= 10):
-            time.sleep(0.1)
-        two_nodes.remove_node(first, allow_graceful=False)
-        two_nodes.add_node(num_cpus=2)
-
-    killer = threading.Thread(target=replace_node)
-    killer.start()
-    report = run.execute(states.append)
-    killer.join()
-    assert report.is_complete
+    driver = threading.Thread(target=lambda: reports.append(run.execute(states.append)))
+    driver.start()  # nodes must be started by the main thread
+    deadline = time.monotonic() + 90
+    while not (states and states[-1].done.images >= 10):
+        assert driver.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    two_nodes.remove_node(first, allow_graceful=False)
+    two_nodes.add_node(num_cpus=2)
+    driver.join(timeout=120)
+    assert not driver.is_alive()
+    assert reports[0].is_complete
     assert contents(tmp_path / "out") == rows
-    events = (tmp_path / "out" / "events.jsonl").read_text()
-    assert "worker_lost" in events
+    assert '"worker_lost"' in (tmp_path / "out" / "events.jsonl").read_text()
     assert max(state.n_workers for state in states) == 2

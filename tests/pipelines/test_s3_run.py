@@ -288,16 +288,34 @@ def test_an_upload_that_arrives_short_is_not_committed(flaky, inputs, out, expec
     assert _problems(out) == []
 
 
-@pytest.mark.parametrize("where", ["/data/", "/commits/"])
-def test_a_store_that_takes_no_more_ends_the_run_which_can_be_taken_up(
-    flaky, folder, out, expected, where
-):
-    def fault(method, path):
-        return "denied" if method == "PUT" and where in path else None
+def _refuse_writes(where):
+    return lambda method, path: "denied" if method == "PUT" and where in path else None
 
-    with flaky(fault) as proxy, pytest.raises(StorageError, match=f"cannot write {out}{where}"):
+
+def test_a_store_that_takes_no_commits_ends_the_run_which_can_be_taken_up(
+    flaky, folder, out, expected
+):
+    with (
+        flaky(_refuse_writes("/commits/")) as proxy,
+        pytest.raises(StorageError, match=f"cannot write {out}/commits/"),
+    ):
         make_run(folder, out).execute()
     assert len(proxy.faults) == 1
+    _check_taken_up(folder, out, expected)
+
+
+def test_a_store_that_takes_no_shards_leaves_them_to_the_next_run(flaky, folder, out, expected):
+    with flaky(_refuse_writes("/data/")) as proxy:
+        report = make_run(folder, out, "run.max_attempts=2").execute()
+    assert len(proxy.faults) == 6
+    assert not report.is_complete
+    assert not report.session_is_done
+    assert sorted(report.failed_shards) == [0, 1, 2]
+    assert all(f"cannot write {out}/data/" in why for why in report.failed_shards.values())
+    _check_taken_up(folder, out, expected)
+
+
+def _check_taken_up(folder, out, expected):
     storage = open_storage(out)
     assert summarize(out).n_committed == 0
     assert storage.list("leases") == {}
