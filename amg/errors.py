@@ -51,6 +51,10 @@ class InterruptedRunError(RunError):
     """A run that ended early, or found another at work: the same command goes on from there."""
 
 
+class RunInUseError(InterruptedRunError):
+    """Another driver is at work on the folder."""
+
+
 class ImageError(AmgError, ValueError):
     """An image cannot be read.
 

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from amg.errors import AmgError, InterruptedRunError, StorageError
+from amg.errors import AmgError, InterruptedRunError, RunInUseError, StorageError
 from amg.io.storage import LocalStorage, Storage
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def hold_planning_lease(storage: Storage) -> Iterator[None]:
             with _held(storage, _PLANNING):
                 yield
                 return
-        except _InUseError:
+        except RunInUseError:
             time.sleep(_WAIT_S)
 
 
@@ -64,10 +64,6 @@ def _held(storage: Storage, name: str) -> Iterator["Lease"]:
         yield lease
     finally:
         lease.release()
-
-
-class _InUseError(InterruptedRunError):
-    """Somebody else holds the lease."""
 
 
 class Lease:
@@ -88,11 +84,13 @@ def _holder() -> str:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
 
 
-def _refuse(storage: Storage, holder: str) -> _InUseError:
+def _refuse(storage: Storage, holder: str) -> RunInUseError:
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        who = json.loads(holder)
-        holder = f"process {who['pid']} on {who['host']}"
-    return _InUseError(f"{storage.url()} is in use: another run is at work on it ({holder or '?'})")
+        values = json.loads(holder)
+        holder = f"process {values['pid']} on {values['host']}"
+    return RunInUseError(
+        f"{storage.url()} is in use: another run is at work on it ({holder or '?'})"
+    )
 
 
 class _FileLock(Lease):
@@ -114,7 +112,11 @@ class _FileLock(Lease):
             self._file.write(_holder().encode())
         for path in self._folder.glob("*.lock"):
             if path.stem != name and _conflicts(name, path.stem):
-                other = self._lock(path)
+                try:
+                    other = self._lock(path)
+                except OSError as error:
+                    self.release()
+                    raise StorageError(f"cannot lock {path}: {error.strerror}") from error
                 if other is None:
                     self.release()
                     raise _refuse(self._storage, path.read_text())

@@ -25,7 +25,19 @@ import yaml
 from amg.config import Config, GeneratorConfig
 from amg.errors import ConfigError, RunError, StorageError
 from amg.io.access import is_passing
-from amg.io.run_folder import CONFIG, INPUTS, PLAN, Plan, read_plan, to_json
+from amg.io.run_folder import (
+    COMMITS,
+    CONFIG,
+    EVENTS,
+    INPUTS,
+    PLAN,
+    REPORT,
+    SUCCESS,
+    Plan,
+    list_run_files,
+    read_plan,
+    to_json,
+)
 from amg.io.schema import SCHEMA_VERSION
 from amg.io.sources import ImageSource, SourceOptions, list_sources
 from amg.io.storage import Storage
@@ -125,7 +137,11 @@ def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
         for _ in _listed(job.sources(), listing):
             pass
         _compare(found, identity(config, weights_sha256, listing.sha256), listing, job, storage)
+        if storage.size(CONFIG) is None:  # the planner was killed in between
+            storage.write(CONFIG, _as_yaml(config))
         return found, config
+    if storage.size(CONFIG) is not None:
+        raise RunError(f"{storage.url(CONFIG)} is there, and no run wrote it: take another folder")
     listing = _write_inputs(job.sources(), storage)
     what = identity(config, weights_sha256, listing.sha256)
     plan = Plan(
@@ -136,10 +152,13 @@ def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
         n_bytes=listing.n_bytes,
         images_per_shard=config.run.images_per_shard,
     )
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    storage.write(CONFIG, text.encode())
     storage.write(PLAN, to_json(plan))
+    storage.write(CONFIG, _as_yaml(config))
     return plan, config
+
+
+def _as_yaml(config: Config) -> bytes:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
 
 
 def survey(job: Job) -> tuple[Listing, Config]:
@@ -215,17 +234,30 @@ def _duplicates(ids: pa.ChunkedArray) -> Exception:
     )
 
 
+def check_config(plan: Plan, config: Config) -> None:
+    """Raise RunError if rows of this configuration would not be those of the plan."""
+    planned = plan.identity
+    now = identity(config, planned["model"]["weights_sha256"], planned["inputs_sha256"])
+    if fingerprint(now) != plan.fingerprint:
+        raise RunError(f"not the run that was planned ({'; '.join(_said(planned, now))})")
+
+
+def _said(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, but for the inputs."""
+    return [
+        f"{key}: {_short(was)} planned, {_short(is_)} now"
+        for key, was, is_ in _differences(planned, now)
+        if key != "inputs_sha256"
+    ]
+
+
 def _compare(
     plan: Plan, now: Mapping[str, Any], listing: Listing, job: Job, storage: Storage
 ) -> None:
     """Raise RunError with all that differs between a plan and what is asked for now."""
     if fingerprint(now) == plan.fingerprint:
         return
-    differences = [
-        f"{key}: {_short(was)} planned, {_short(is_)} now"
-        for key, was, is_ in _differences(plan.identity, now)
-        if key != "inputs_sha256"
-    ]
+    differences = _said(plan.identity, now)
     if now["inputs_sha256"] != plan.identity.get("inputs_sha256"):
         differences.append(_changed_inputs(plan, listing, job, storage))
     raise RunError(
@@ -305,7 +337,14 @@ class PlannedInputs:
 
 
 def clear(storage: Storage) -> None:
-    """Begin anew: forget the plan first, so that a broken-off clearing leaves no half run."""
-    storage.delete(["_SUCCESS", PLAN, "report.json", "events.jsonl", INPUTS, CONFIG])
-    for folder in ("commits", "attempts", "data", "events"):
-        storage.delete([f"{folder}/{name}" for name in storage.list(folder)])
+    """Begin anew. Only what runs write is deleted: the folder may hold more.
+
+    Commits go first, so that none is left over for another plan; the plan goes last, so that a
+    clearing that was broken off is known for one.
+    """
+    files = list_run_files(storage)
+    storage.delete(name for name in files if name.startswith(COMMITS))
+    storage.delete(files)
+    if storage.size(PLAN) is not None:
+        storage.delete([SUCCESS, REPORT, EVENTS, INPUTS, CONFIG])
+        storage.delete([PLAN])

@@ -30,7 +30,7 @@ from pipelines.driver import Driver, Watch
 from pipelines.engines.build import make_engine
 from pipelines.lease import Lease, hold_lease, hold_planning_lease
 from pipelines.messages import MakeGenerator, WorkerSetup
-from pipelines.plan import Job, clear, prepare
+from pipelines.plan import Job, check_config, clear, prepare
 from pipelines.worker import make_generator
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ def retry_failed(
     plan = require_plan(storage)
     with _Signals() as signals, hold_lease(storage) as lease:
         config = change(read_config(storage))
+        check_config(plan, config)
         commits = read_commits(storage, plan)
         earlier = {s: c.file for s, c in commits.items() if c.tally.failed}
         setup = make_setup(storage, plan, config, make_generator)
@@ -134,11 +135,14 @@ def retry_failed(
 
 
 def read_config(storage: Storage) -> Config:
-    """The configuration in force of a run. Raises RunError, ConfigError."""
+    """The configuration in force of a run. Raises RunError for one that is missing or damaged."""
     data = storage.read(CONFIG)
     if data is None:
         raise RunError(f"{storage.url(CONFIG)} is missing")
-    return Config(**yaml.safe_load(data))
+    try:
+        return Config(**yaml.safe_load(data))
+    except (TypeError, yaml.YAMLError, ConfigError) as error:
+        raise RunError(f"{storage.url(CONFIG)}: no valid configuration: {error}") from error
 
 
 def make_setup(
@@ -175,6 +179,7 @@ def work(
 ) -> RunReport:
     """Do the shards `todo`, and write the report."""
     started = time.monotonic()
+    taken_over = sum(commits[s].tally.images - commits[s].tally.failed for s in earlier_files or ())
     driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files)
     if todo:
         engine = make_engine(setup, len(todo))
@@ -184,7 +189,7 @@ def work(
         with_backoff(lambda: summarize(storage.address)),  # other slices may have committed too
         failed_shards=driver.schedule.failed,
         stopped=driver.stopped,
-        session_images=driver.state().done.images,
+        session_images=max(0, driver.state().done.images - taken_over),
         session_s=time.monotonic() - started,
         session_is_done=driver.schedule.is_finished and not driver.schedule.failed,
     )

@@ -99,7 +99,11 @@ class Worker:
     def _rows(self, task: ShardTask) -> Generator[ImageRow]:
         """One row for each source of the task, in order."""
         kept_indices = self._good_indices(task.earlier_file)
-        ready = {i: _crashed(task.sources[i], why) for i, why in task.condemned.items()}
+        ready = {
+            i: _crashed(task.sources[i], why)
+            for i, why in task.condemned.items()
+            if i not in kept_indices
+        }
         todo = [i for i in range(len(task.sources)) if i not in ready and i not in kept_indices]
         for i in sorted(set(task.alone).intersection(todo)):
             ready[i] = self._alone(task, i)

@@ -1,6 +1,6 @@
 """What a run's folder holds, for those who write it and those who read it.
 
-OUT/plan.json             what is to be done, and with what: written last of the plan
+OUT/plan.json             what is to be done, and with what: written when inputs.parquet is there
     inputs.parquet        the planned images in order; shard i is rows i * n to (i + 1) * n
     config.yaml           the configuration in force
     data/part-*.parquet   shards; only those that a commit names count
@@ -12,6 +12,7 @@ OUT/plan.json             what is to be done, and with what: written last of the
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
@@ -29,6 +30,13 @@ COMMITS = "commits"
 ATTEMPTS = "attempts"
 DATA = "data"
 EVENTS = "events.jsonl"
+
+_WRITTEN_BY_RUNS = re.compile(
+    r"""data/part-\d{5,}\.[0-9a-f]{8}\.parquet | commits/\d{5,}\.json
+    | attempts/\d{5,}\.[0-9a-f]{8}\.json | events/[0-9a-f]{8}-\d{5,}\.jsonl
+    | ((data|commits|attempts)/)?\.[^/]+\.[0-9a-f]{8}\.partial""",
+    re.VERBOSE,
+)
 
 Record = TypeVar("Record")
 
@@ -127,6 +135,16 @@ def commit_file(shard: int) -> str:
 def attempt_file(shard: int, attempt: str) -> str:
     """The name of the mark that an attempt was begun."""
     return f"{ATTEMPTS}/{shard:05d}.{attempt}.json"
+
+
+def list_run_files(storage: Storage) -> dict[str, int]:
+    """What runs have left in the folders of a run, and the bytes of each; nothing of others'."""
+    return {
+        name: size
+        for folder in ("", DATA, COMMITS, ATTEMPTS, "events")
+        for entry, size in storage.list(folder).items()
+        if _WRITTEN_BY_RUNS.fullmatch(name := f"{folder}/{entry}".lstrip("/"))
+    }
 
 
 def to_json(record: object) -> bytes:

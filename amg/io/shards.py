@@ -86,14 +86,19 @@ def _unwritable(path: Path, error: Exception) -> StorageError:
 def check_shard(path: Path, image_ids: Sequence[str]) -> str:
     """Open a finished file again and compare its rows' ids; give the sha256 of its bytes.
 
-    Raises ShardError for a file that does not hold what it should.
+    Raises ShardError for a file that does not hold what it should, StorageError if it cannot be
+    read.
     """
-    with path.open("rb") as file:
-        found = list(read_ids(file, str(path)))
-        if found != list(image_ids):
-            raise ShardError(f"{path}: {len(image_ids)} rows were to be written, found others")
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            found = list(read_ids(file, str(path)))
+            if found != list(image_ids):
+                raise ShardError(f"{path}: {len(image_ids)} rows were to be written, found others")
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        text = f"cannot read {path}: {error.strerror or error}"
+        raise StorageError(text, passing=is_passing(error)) from error
     reach("shard.verified")
     return digest
 
