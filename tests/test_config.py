@@ -93,3 +93,8 @@ def test_every_shipped_config_loads():
     assert files
     for file in files:
         load_config(file)
+
+
+def test_the_file_of_defaults_shows_every_default():
+    path = Path(__file__).parents[1] / "configs" / "default.yaml"
+    assert load_config(path) == Config()

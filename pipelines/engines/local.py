@@ -14,6 +14,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from typing import Any
 
+from amg.errors import ConfigError
 from pipelines.messages import Died, Event, ShardTask, WorkerSetup
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,13 @@ class LocalEngine:
     """Starts `python -m pipelines.engines.child`, and talks to it over a pipe."""
 
     def __init__(self, setup: WorkerSetup, max_workers: int, devices: tuple[str, ...] = ()) -> None:
-        """Take what workers need; they share `devices` evenly, if there are any."""
+        """Take what workers need; they share `devices` evenly, if there are any.
+
+        Raises ConfigError for a function of a script or notebook, which workers cannot import.
+        """
+        if setup.make_generator.__module__ == "__main__":
+            name = setup.make_generator.__qualname__
+            raise ConfigError(f"make_generator: put {name} into a module that workers can import")
         self.max_workers = max_workers
         self._setup = setup
         self._devices = devices
