@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from segment_anything import SamAutomaticMaskGenerator
 
 from amg import ConfigError, GeneratorConfig
-from amg.config import load_config
+from amg.config import Config, load_config
 
 
 def test_defaults_are_the_originals():

@@ -160,7 +160,7 @@ def _connect(config: EngineConfig) -> bool:
     """
     if ray.is_initialized():
         return False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if config.address is None:
             # "local", or RAY_ADDRESS would lead to another cluster.

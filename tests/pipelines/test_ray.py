@@ -1,5 +1,7 @@
 """The same runs with workers as Ray actors, on one node and on two."""
 
+import json
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -11,7 +13,7 @@ from amg import ConfigError
 from amg.config import load_config
 from amg.results import open_run
 from pipelines.run import Run
-from tests.pipelines.helpers import contents, make_folder, make_run
+from tests.pipelines.helpers import contents, make_folder, make_run, start_driver
 from tests.pipelines.stub import HANG, KILL, RAISE, SLEEP_VARIABLE
 
 ray = pytest.importorskip("ray")
@@ -98,6 +100,26 @@ def test_an_address_without_a_cluster_is_an_error(tmp_path, expected, monkeypatc
     run = make_run(expected[0], tmp_path / "out", RAY, "engine.address=127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1"):
         run.execute()
+
+
+def test_a_signal_ends_a_run_under_ray_in_order(expected, tmp_path):
+    """Ray takes the signals for itself when it starts."""
+    folder, rows = expected
+    out = tmp_path / "out"
+    options = [RAY, "engine.max_workers=1"]
+    driver = start_driver(folder, out, *options, **{SLEEP_VARIABLE: "0.2"})
+    deadline = time.monotonic() + 60
+    while not list((out / "commits").glob("*.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=40) == 4
+    assert json.loads((out / "report.json").read_text())["stopped"] == "SIGTERM"
+    assert list((out / "attempts").iterdir()) == []
+    report = make_run(folder, out).execute()  # the local engine goes on
+    assert report.is_complete
+    assert 0 < report.session_images < 40
+    assert contents(out) == rows
 
 
 @pytest.fixture
