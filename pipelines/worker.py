@@ -58,7 +58,7 @@ class Worker:
         self._storage = open_storage(setup.out)
         self._report = report
         self._progress = Progress(attempt="")
-        self._reported_at = 0.0
+        self._reported_at = self._busy_at = 0.0
         self._generator = setup.make_generator(setup.config, self._beat)
         _check_weights(self._generator, setup.weights_sha256)
 
@@ -184,12 +184,11 @@ class Worker:
     def _generate(self, images: list, generator: Segmenter) -> list[ImageResult]:
         if not images:
             return []
-        started = time.perf_counter()
+        self._busy_at = time.perf_counter()
         try:
             return generator.generate_batch(images)
         finally:
-            busy_s = self._progress.busy_s + time.perf_counter() - started
-            self._progress = replace(self._progress, busy_s=busy_s)
+            self._count_busy()
 
     def _touch(self, index: int) -> None:
         """Say that an image is about to be read."""
@@ -205,9 +204,15 @@ class Worker:
 
     def _beat(self) -> None:
         """A step inside the generator: news once a second, that this worker is not stuck."""
-        self._progress = replace(self._progress, beat=self._progress.beat + 1)
+        self._count_busy()
         if time.monotonic() - self._reported_at > _BEAT_S:
             self._advance(self._progress)
+
+    def _count_busy(self) -> None:
+        now = time.perf_counter()
+        busy_s = self._progress.busy_s + now - self._busy_at
+        self._busy_at = now
+        self._progress = replace(self._progress, busy_s=busy_s)
 
     def _advance(self, progress: Progress) -> None:
         self._progress = replace(progress, beat=progress.beat + 1)

@@ -156,6 +156,8 @@ def plan(
     if seconds_per_image:
         hours = listing.n_images * seconds_per_image / 3600
         echo(f"about {hours:.1f} hours on one worker, at {seconds_per_image:g} s an image")
+    else:
+        echo("time: run a few (--limit 20), then give --seconds-per-image")
 
 
 def _engine(
