@@ -200,7 +200,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(folder, tmp_path, mon
 
 
 def test_garbage_is_named_before_it_goes(out):
-    litter = out / "data" / "part-00001.[red].parquet"
+    litter = out / "data" / "part-00001.deadbeef.parquet"
     litter.write_bytes(b"x" * 200_000)
     _check(_amg("gc", out, "--dry-run"), 0, f"data/{litter.name}", "1 files, 0.2 MB would be")
     assert litter.exists()

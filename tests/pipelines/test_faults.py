@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,13 +237,17 @@ def soak(tmp_path, n_images, n_kills, seed):
     options = ["engine.max_workers=2", "run.max_kills_per_image=50", "run.max_attempts=50"]
     kills = {"worker": 0, "driver": 0}
     before: dict[str, bytes] = {}
+    n_commits = 0
     started = time.monotonic()
     while sum(kills.values()) < n_kills:
         driver = start_driver(folder, out, *options, **{SLEEP_VARIABLE: "0.05"})
         while driver.poll() is None and sum(kills.values()) < n_kills:
-            time.sleep(rng.uniform(0.3, 1.5))
+            # At any moment of a shard, but not always before the first is done.
+            n_ready = count_events(out, "worker_ready")
+            wait_until(lambda n=n_ready: count_events(out, "worker_ready") > n or ended(driver))
+            time.sleep(rng.uniform(0, 1.5))
             workers = running_workers(out)
-            if workers and rng.random() < 0.7:
+            if workers and rng.random() < 0.8:
                 kill(rng.choice(workers))
                 kills["worker"] += 1
             elif driver.poll() is None:
@@ -256,16 +261,26 @@ def soak(tmp_path, n_images, n_kills, seed):
         before = after
         if len(before) == -(-n_images // 8):  # all done, but not all kills: begin anew
             check_whole(out, contents(tmp_path / "calm"), before)
-            (out / "plan.json").unlink()
+            n_commits += len(before)
             before = {}
-            for path in (out / "commits").iterdir():
-                path.unlink()
+            shutil.rmtree(out)
     assert make_run(folder, out, *options).execute().is_complete
     check_whole(out, contents(tmp_path / "calm"), before)
+    n_commits += len(committed_bytes(out))
     return (
         f"{kills['worker']} workers and {kills['driver']} drivers killed in "
-        f"{time.monotonic() - started:.0f} s over {n_images} images: all rows there once, equal"
+        f"{time.monotonic() - started:.0f} s over {n_images} images, "
+        f"{n_commits} shards committed: all rows there once, all equal"
     )
+
+
+def count_events(out, name):
+    path = Path(out) / "events.jsonl"
+    return path.read_text().count(f'"event": "{name}"') if path.exists() else 0
+
+
+def ended(driver):
+    return driver.poll() is not None
 
 
 def kill(process):

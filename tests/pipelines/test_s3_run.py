@@ -100,7 +100,7 @@ def test_a_run_that_is_taken_up_does_what_is_missing(inputs, out, expected):
     assert storage.size("_SUCCESS") is None
     kept = {name: storage.read(f"data/{name}") for name in storage.list("data")}
     commits = {name: storage.read(f"commits/{name}") for name in storage.list("commits")}
-    storage.write("data/part-00001.dead.parquet", b"of an attempt that was lost")
+    storage.write("data/part-00001.deadbeef.parquet", b"of an attempt that was lost")
 
     report = make_run(inputs, out).execute()
 
@@ -109,7 +109,7 @@ def test_a_run_that_is_taken_up_does_what_is_missing(inputs, out, expected):
     assert {name: storage.read(f"commits/{name}") for name in commits} == commits
     assert contents(out) == expected
     assert len(storage.list("events")) == 2
-    assert list(collect_garbage(out)) == ["data/part-00001.dead.parquet"]
+    assert list(collect_garbage(out)) == ["data/part-00001.deadbeef.parquet"]
     report = make_run(inputs, out).execute()
     assert (report.is_complete, report.session_images) == (True, 0)
 
