@@ -52,8 +52,8 @@ _SPECS = (
         # It scores lower, and its borders are softer, than SAM's.
         generator_defaults={
             "points_per_side": 24,
-            "pred_iou_thresh": 0.3,
-            "stability_score_thresh": 0.45,
+            "pred_iou_thresh": 0.4,
+            "stability_score_thresh": 0.35,
         },
     ),
     ModelSpec(
