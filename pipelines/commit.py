@@ -69,9 +69,10 @@ def forget_attempts(storage: Storage, shards: Iterable[int]) -> None:
 def sweep_partials(storage: Storage, attempts: Iterable[str]) -> None:
     """Remove the half-written files of attempts whose workers were killed."""
     dead = set(attempts)
-    names = [name for name in storage.list(DATA) if name.startswith(".")] if dead else []
-    # `.part-00042.<attempt>.parquet.<random>.partial`
-    storage.delete(f"{DATA}/{name}" for name in names if dead.intersection(name.split(".")))
+    for folder in (DATA, ATTEMPTS) if dead else ():
+        names = [name for name in storage.list(folder) if name.startswith(".")]
+        # `.part-00042.<attempt>.parquet.<random>.partial`, `.00042.<attempt>.json.<random>.partial`
+        storage.delete(f"{folder}/{name}" for name in names if dead.intersection(name.split(".")))
 
 
 def lost_attempts(storage: Storage, shards: Iterable[int]) -> dict[int, list[Progress]]:

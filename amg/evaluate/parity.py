@@ -18,7 +18,8 @@ MAX_BOX_DIFFERENCE_PX = 1.0  # a pixel flipped by rounding may be a box's last
 class ParityReport:
     """The comparison of one image: twins are the masks at the same place in both lists.
 
-    `max_score_difference` is infinite where only one twin's score is a number;
+    `max_score_difference` is infinite where only one twin's score is a number, and leaves out of
+    stability what one pixel flipped by rounding makes of it (at most 1 / area);
     `max_box_difference_px` is over all four numbers of boxes, and `same_places` over points and
     crops.
     """
@@ -52,10 +53,10 @@ def compare_annotations(
     """
     twins = list(zip(reference, ours, strict=False))
     ious = [_iou(a["segmentation"], b["segmentation"]) for a, b in twins]
-    differences = [
-        _difference(a[score], b[score])
+    differences = [_difference(a["predicted_iou"], b["predicted_iou"]) for a, b in twins]
+    differences += [
+        max(_difference(a["stability_score"], b["stability_score"]) - 1 / max(a["area"], 1), 0.0)
         for a, b in twins
-        for score in ("predicted_iou", "stability_score")
     ]
     box_differences = [np.abs(np.subtract(a["bbox"], b["bbox"])).max() for a, b in twins]
     return ParityReport(

@@ -8,6 +8,7 @@ from amg.ops import rle
 def _annotation(bits, **changes):
     annotation = {
         "segmentation": rle.to_coco(rle.encode_masks(bits[None])[0]),
+        "area": int(bits.sum()),
         "bbox": [0.0, 0.0, 39.0, 39.0],
         "predicted_iou": 0.9,
         "stability_score": 0.97,
@@ -31,7 +32,12 @@ def test_equal_results_are_exact():
 def test_one_pixel_of_1600_at_the_threshold_is_accepted():
     flipped = BITS.copy()
     flipped[5, 40] = True
-    report = compare_annotations([_annotation(BITS)], [_annotation(flipped)])
+    stability = (
+        0.97 - 0.97 / 1600
+    )  # the pixel in the union of stability, but not in what they share
+    report = compare_annotations(
+        [_annotation(BITS)], [_annotation(flipped, stability_score=stability)]
+    )
     assert report.exact
     assert report.n_identical == 0
     assert report.min_iou == pytest.approx(1600 / 1601)
@@ -41,7 +47,7 @@ def test_one_pixel_of_1600_at_the_threshold_is_accepted():
     "changes",
     [
         {"predicted_iou": 0.9002},
-        {"stability_score": 0.96},
+        {"stability_score": 0.97 - 2 / 1600},
         {"stability_score": float("nan")},
         {"bbox": [2.0, 0.0, 39.0, 39.0]},
         {"point_coords": [[3.5, 5.5]]},

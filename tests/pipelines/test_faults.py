@@ -244,7 +244,8 @@ def soak(tmp_path, n_images, n_kills, seed):
         while driver.poll() is None and sum(kills.values()) < n_kills:
             # At any moment of a shard, but not always before the first is done.
             n_ready = count_events(out, "worker_ready")
-            wait_until(lambda n=n_ready: count_events(out, "worker_ready") > n or ended(driver))
+            while count_events(out, "worker_ready") == n_ready and driver.poll() is None:
+                time.sleep(0.02)
             time.sleep(rng.uniform(0, 1.5))
             workers = running_workers(out)
             if workers and rng.random() < 0.8:
@@ -277,10 +278,6 @@ def soak(tmp_path, n_images, n_kills, seed):
 def count_events(out, name):
     path = Path(out) / "events.jsonl"
     return path.read_text().count(f'"event": "{name}"') if path.exists() else 0
-
-
-def ended(driver):
-    return driver.poll() is not None
 
 
 def kill(process):

@@ -127,7 +127,7 @@ def two_nodes(monkeypatch):
     """A head without room for workers, and a node that has some."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv(SLEEP_VARIABLE, "0.3")
+    monkeypatch.setenv(SLEEP_VARIABLE, "1.0")
     if ray.is_initialized():
         ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
