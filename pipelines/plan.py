@@ -279,7 +279,8 @@ def _differences(
 
 def _changed_inputs(plan: Plan, listing: Listing, job: Job, storage: Storage) -> str:
     with storage.open(INPUTS) as file:
-        planned = set(pq.read_table(file, columns=["image_id"]).column(0).to_pylist())
+        table = pq.ParquetFile(file).read(["image_id"], use_threads=False)
+    planned = set(table.column(0).to_pylist())
     now = {source.image_id for source in job.sources()}
     new, gone = sorted(now - planned), sorted(planned - now)
     counts = f"inputs: {plan.n_images} images planned, {listing.n_images} now"
@@ -326,7 +327,7 @@ class PlannedInputs:
 
     def _read_group(self, group: int) -> pa.Table:
         try:
-            return self._parquet.read_row_group(group)
+            return self._parquet.read_row_group(group, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"{self._where}: cannot be read: {error}") from error
 

@@ -133,7 +133,8 @@ def _read_groups(
             if not parquet.schema_arrow.equals(SCHEMA):
                 raise ShardError(f"{name}: its columns are not those of schema {SCHEMA_VERSION}")
             for group in range(parquet.num_row_groups):
-                table = parquet.read_row_group(group, columns=columns)
+                # Arrow's threads would hold Python's file, and abort if Python ends meanwhile.
+                table = parquet.read_row_group(group, columns=columns, use_threads=False)
                 table.validate(full=True)  # else damaged text is found by whoever decodes it
                 yield table
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
