@@ -4,13 +4,10 @@ import torch
 
 from amg.config import GeneratorConfig
 from amg.generate.crops import Crop
+from amg.generate.full_size import measure_masks
 from amg.generate.mask_batch import MaskBatch
 from amg.models.interface import Candidates, Frame, PromptableModel
-from amg.ops.boxes import mask_boxes, touches_crop_edge
-from amg.ops.stability import stability_score
-
-# Full-resolution logits that exist at once: bounds memory whatever the image's size.
-_TILE_ELEMENTS = 32 * 1024 * 1024
+from amg.ops.boxes import touches_crop_edge
 
 
 def filter_candidates(
@@ -26,14 +23,11 @@ def filter_candidates(
 
     points_xy (N, 2) are the chunk's prompts; size_hw is the whole image's.
     """
-    logits = candidates.logits
-    chunks = [
-        _measure(model.upsample(chunk, frame), model.mask_threshold, config.stability_score_offset)
-        for chunk in logits.split(masks_per_tile(frame.size_hw, frame.input_hw))
-    ]
-    scores, boxes_xyxy = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    scores, boxes_xyxy = measure_masks(
+        model, candidates.logits, frame, config.stability_score_offset
+    )
     masks = MaskBatch(
-        logits=logits,
+        logits=candidates.logits,
         boxes_xyxy=boxes_xyxy,
         predicted_iou=candidates.predicted_iou,
         stability_score=scores,
@@ -44,15 +38,3 @@ def filter_candidates(
     if config.stability_score_thresh > 0:
         keep &= scores >= config.stability_score_thresh
     return masks.select(keep)
-
-
-def masks_per_tile(*sizes_hw: tuple[int, int]) -> int:
-    """How many masks may exist at once that pass through all of these sizes: one at least."""
-    return max(1, _TILE_ELEMENTS // max(height * width for height, width in sizes_hw))
-
-
-def _measure(
-    logits: torch.Tensor, threshold: float, offset: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stability (M,) and box (M, 4) of full-resolution logits (M, H, W)."""
-    return stability_score(logits, threshold, offset), mask_boxes(logits > threshold)

@@ -16,7 +16,8 @@ import torch
 from amg.config import GeneratorConfig
 from amg.errors import ImageError
 from amg.generate.crops import Crop, crop_image
-from amg.generate.filters import filter_candidates, masks_per_tile
+from amg.generate.filters import filter_candidates
+from amg.generate.full_size import encode_masks
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
 from amg.generate.points import layer_grids
@@ -160,11 +161,8 @@ class MaskGenerator:
 
     def _encode_masks(self, masks: MaskBatch, task: _CropTask, frame: Frame) -> list[Mask]:
         """Draw the survivors again at full resolution, and write them in the image's frame."""
-        rles: list[rle.Rle] = []
-        image_hw = task.image.shape[0], task.image.shape[1]
-        for logits in masks.logits.split(masks_per_tile(image_hw, frame.input_hw)):
-            drawn = self.model.upsample(logits, frame) > self.model.mask_threshold
-            rles += rle.encode_masks(_uncrop(drawn.cpu().numpy(), task))
+        size_hw = task.image.shape[0], task.image.shape[1]
+        rles = encode_masks(self.model, masks.logits, frame, task.crop, size_hw)
         x0, y0, _, _ = task.crop.box_xyxy
         rows = zip(
             rles,
@@ -211,15 +209,6 @@ def _suppress_between_crops(masks: list[Mask], iou_threshold: float) -> list[Mas
     crop_areas = torch.tensor([mask.crop_box_xywh[2] * mask.crop_box_xywh[3] for mask in masks])
     keep = suppress_duplicates(boxes_xyxy, 1 / crop_areas, iou_threshold)
     return [masks[i] for i in keep.tolist()]
-
-
-def _uncrop(masks: np.ndarray, task: _CropTask) -> np.ndarray:
-    """Masks (M, H, W) bool of a crop to masks of the whole image."""
-    height, width = task.image.shape[:2]
-    x0, y0, x1, y1 = task.crop.box_xyxy
-    if (y1 - y0, x1 - x0) == (height, width):
-        return masks
-    return np.pad(masks, ((0, 0), (y0, height - y1), (x0, width - x1)))
 
 
 def _split(points_xy: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -1,11 +1,14 @@
 """The one interface between the mask generator and every family of models."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+
+from amg.ops.resample import Resampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,18 @@ class ModelInfo:
     generator_defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
+def is_plain_wanted() -> bool:
+    """Whether AMG_PLAIN=1 asks for the plain computations: what new models start with."""
+    return os.environ.get("AMG_PLAIN", "") not in ("", "0")
+
+
 class PromptableModel(Protocol):
     """What the generator needs of a model."""
 
     info: ModelInfo
     mask_threshold: float
+    plain: bool
+    """Whether to compute as the papers write it: the reference that faster ways are tested by."""
 
     def preprocess(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[Frame]]:
         """Crops (H, W, 3) uint8 RGB of any sizes to one batch (B, 3, S, S), and their frames."""
@@ -73,4 +83,8 @@ class PromptableModel(Protocol):
 
     def upsample(self, logits: torch.Tensor, frame: Frame) -> torch.Tensor:
         """Low-res logits (M, h, w) to the crop's own size, (M, H, W)."""
+        ...
+
+    def resampling(self, frame: Frame) -> Resampling:
+        """What `upsample` does, as taps for rows and columns."""
         ...

@@ -108,13 +108,10 @@ class MaskDecoder(nn.Module):
 
     def draw(self, upscaled: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
         """Map features (N, C / 8, 4h, 4w) and mask tokens (N, M, C) to logits (N, M, 4h, 4w)."""
-        weights = torch.stack(
-            [
-                mlp(token)
-                for mlp, token in zip(
-                    self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True
-                )
-            ],
-            dim=1,
-        )
+        weights = self.hypernetwork_weights(mask_tokens)
         return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+
+    def hypernetwork_weights(self, mask_tokens: torch.Tensor) -> torch.Tensor:
+        """Map mask tokens (N, M, C) to what draws each mask from the features, (N, M, C / 8)."""
+        mlps = zip(self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
+        return torch.stack([mlp(token) for mlp, token in mlps], dim=1)

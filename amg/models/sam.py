@@ -13,11 +13,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from amg.models.interface import Candidates, Frame, ModelInfo
+from amg.models import fast_decoder
+from amg.models.interface import Candidates, Frame, ModelInfo, is_plain_wanted
 from amg.models.mask_decoder import MaskDecoder
 from amg.models.prompt_encoder import PromptEncoder
+from amg.ops.resample import Resampling, bilinear_taps
 
 _FOREGROUND = 1
+_CACHE_BYTES = 8 * 2**20  # of pixels in flight: several such arrays are alive at once
+_MANY = 2**20
+_PATCH_PX = 16  # of the input, for each pixel of the image embedding
 
 
 class ImageEncoder(Protocol):
@@ -51,6 +56,7 @@ class SAMModel(nn.Module):
     ) -> None:
         super().__init__()
         self.info = ModelInfo()
+        self.plain = is_plain_wanted()
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
@@ -115,13 +121,31 @@ class SAMModel(nn.Module):
         Masks are drawn only for the prompts that have one above the threshold.
         """
         sparse = self._embed_points(points_xy, frame)
+        size = len(sparse) if self.plain else self._prompts_in_cache(features)
+        parts = [
+            self._decode_prompts(features, chunk, pred_iou_thresh) for chunk in sparse.split(size)
+        ]
+        logits, predicted_iou, passes = (torch.cat(column) for column in zip(*parts, strict=True))
+        prompt_index, level = passes.nonzero(as_tuple=True)
+        return Candidates(logits, predicted_iou, prompt_index, level)
+
+    def _prompts_in_cache(self, features: torch.Tensor) -> int:
+        """How many prompts to decode at once: on a CPU, what its cache holds the pixels of."""
+        n_bytes = features.numel() * features.element_size()
+        return max(1, _CACHE_BYTES // n_bytes) if features.device.type == "cpu" else _MANY
+
+    def _decode_prompts(
+        self, features: torch.Tensor, sparse: torch.Tensor, pred_iou_thresh: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (M, h, w) and predicted IoU (M,) of what passes; which does, (N, 3)."""
         decoder = self.mask_decoder
-        decoded = decoder.attend(
+        image = (
             features.unsqueeze(0),
             self.prompt_encoder.get_dense_pe(),
             sparse,
             self.prompt_encoder.no_mask_dense(),
         )
+        decoded = decoder.attend(*image) if self.plain else fast_decoder.attend(decoder, *image)
         predicted_iou = decoded.predicted_iou[:, 1:]
         passes = (
             predicted_iou > pred_iou_thresh
@@ -129,14 +153,12 @@ class SAMModel(nn.Module):
             else torch.ones_like(predicted_iou, dtype=torch.bool)
         )
         drawn = passes.any(dim=1)
-        logits = decoder.draw(decoder.upscale(decoded.pixels[drawn]), decoded.mask_tokens[drawn])
-        prompt_index, level = passes.nonzero(as_tuple=True)
-        return Candidates(
-            logits=logits[:, 1:][passes[drawn]],
-            predicted_iou=predicted_iou[passes],
-            prompt_index=prompt_index,
-            level=level,
-        )
+        if self.plain:
+            pixels, tokens = decoded.pixels[drawn], decoded.mask_tokens[drawn]
+            logits = decoder.draw(decoder.upscale(pixels), tokens)[:, 1:]
+        else:
+            logits = fast_decoder.draw(decoder, decoded, drawn, slice(1, None))
+        return logits[passes[drawn]], predicted_iou[passes], passes
 
     def _embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
         """Sparse embeddings (N, 2, C) of N points in the crop's pixels."""
@@ -155,6 +177,15 @@ class SAMModel(nn.Module):
         h, w = frame.resized_hw
         at_input = _bilinear(logits, frame.input_hw)[:, :h, :w]
         return _bilinear(at_input, frame.size_hw)
+
+    def resampling(self, frame: Frame) -> Resampling:
+        """The same as taps: `upsample` without its arrays."""
+        n_low = 4 * self.imgsz // _PATCH_PX
+        rows, columns = (
+            bilinear_taps(n_low, *sides)
+            for sides in zip(frame.input_hw, frame.resized_hw, frame.size_hw, strict=True)
+        )
+        return Resampling(rows, columns)
 
 
 def _bilinear(maps: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:

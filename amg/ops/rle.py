@@ -79,6 +79,18 @@ def from_runs(lengths: Sequence[int] | Int64s, size_hw: Sequence[int]) -> Rle:
     return Rle(size, compress_counts([canonical])[0])
 
 
+def from_borders(borders: Int64s, n_borders: Int64s, size_hw: tuple[int, int]) -> list[Rle]:
+    """Build the Rles of masks from where their runs end, column-major, background first.
+
+    borders: those of all masks end to end, rising in each, the last one H * W; n_borders (M,): how
+    many each mask has. Not checked: for encoders of ours.
+    """
+    lengths = np.diff(borders, prepend=0)
+    firsts = np.cumsum(n_borders) - n_borders
+    lengths[firsts] = borders[firsts]
+    return [Rle(size_hw, counts) for counts in _pack(lengths, n_borders)]
+
+
 def area(rle: Rle) -> int:
     """Count the foreground pixels (rleArea). Raises RleError as `runs`."""
     return int(runs(rle)[1::2].sum())

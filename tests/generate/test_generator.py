@@ -5,6 +5,7 @@ import pytest
 
 from amg import GeneratorConfig, ImageError, MaskGenerator
 from amg.evaluate.parity import compare_annotations
+from amg.models.build import build_nano
 from amg.ops import rle
 from benchmarks.original import original_generator
 
@@ -129,11 +130,30 @@ def test_masks_agree_with_their_own_numbers(nano, photos):
         assert mask.stability_score >= 0.2
 
 
+@pytest.mark.parametrize("photo", ["coffee", "camera"])
+def test_the_plain_way_gives_the_same_masks(nano, photos, photo, monkeypatch):
+    config = _config({"points_per_side": 8, "crop_n_layers": 1})
+    fast = MaskGenerator(nano, config).generate(photos[photo]).to_annotations()
+    monkeypatch.setattr(nano, "plain", True)
+    plain = MaskGenerator(nano, config).generate(photos[photo]).to_annotations()
+    report = compare_annotations(plain, fast)
+    assert report.exact, report
+    assert len(fast) > 5
+
+
+def test_an_environment_variable_asks_for_the_plain_way(monkeypatch):
+    assert not build_nano().plain
+    monkeypatch.setenv("AMG_PLAIN", "1")
+    assert build_nano().plain
+
+
 def test_tiles_of_masks_do_not_change_them(nano, photos, monkeypatch):
     image = photos["cat"]
     config = _config({"points_per_side": 6})
+    monkeypatch.setattr(nano, "plain", True)
     whole = MaskGenerator(nano, config).generate(image)
-    monkeypatch.setattr("amg.generate.filters._TILE_ELEMENTS", 2 * image.shape[0] * image.shape[1])
+    two_masks = 2 * image.shape[0] * image.shape[1]
+    monkeypatch.setattr("amg.generate.full_size._TILE_ELEMENTS", two_masks)
     assert MaskGenerator(nano, config).generate(image).masks == whole.masks
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
+from amg.models import fast_decoder
 from amg.models.mask_decoder import MaskDecoder
 from amg.models.two_way_transformer import Attention, TwoWayTransformer
 
@@ -145,3 +146,21 @@ def test_shapes_of_the_specification(multimask_output):
 def test_channels_must_split_into_heads():
     with pytest.raises(ValueError, match="16 channels cannot be split into 3 heads"):
         Attention(32, 3, downsample_rate=2)
+
+
+@pytest.mark.parametrize("dtype", BOTH_DTYPES, ids=str)
+@pytest.mark.parametrize(("transformer", "decoder"), CONFIGS.values(), ids=CONFIGS)
+def test_the_fast_way_gives_the_same(transformer, decoder, dtype):
+    ours, _ = decoder_twins(transformer, decoder, dtype)
+    image, positions, sparse, dense = prompts(dtype)
+    given = image, positions, sparse, dense[:1]  # one dense embedding for all prompts
+    plain, fast = ours.attend(*given), fast_decoder.attend(ours, *given)
+    assert_close(fast.pixels, plain.pixels)
+    assert_close(fast.mask_tokens, plain.mask_tokens)
+    assert_close(fast.predicted_iou, plain.predicted_iou)
+
+    some = torch.arange(N) % 2 == 0
+    drawn = ours.draw(ours.upscale(plain.pixels[some]), plain.mask_tokens[some])[:, 1:]
+    assert_close(fast_decoder.draw(ours, fast, some, slice(1, None)), drawn)
+    none = torch.zeros(N, dtype=torch.bool)
+    assert fast_decoder.draw(ours, fast, none, slice(1, None)).shape == (0, *drawn.shape[1:])

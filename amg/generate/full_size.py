@@ -1,0 +1,66 @@
+"""Masks at the size of their crop: measured, and encoded, without keeping their pixels."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from amg.generate.crops import Crop
+from amg.models.interface import Frame, PromptableModel
+from amg.ops import fused, rle
+from amg.ops.boxes import mask_boxes
+from amg.ops.stability import stability_score
+from amg.records import Rle
+
+# Full-resolution logits that exist at once: bounds memory whatever the image's size.
+_TILE_ELEMENTS = 32 * 1024 * 1024
+
+
+def measure_masks(
+    model: PromptableModel, logits: torch.Tensor, frame: Frame, offset: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stability (M,) float32 and box (M, 4) int64 of low-res logits (M, h, w), in the crop."""
+    if _is_fused(model, logits):
+        return fused.measure_masks(logits, model.resampling(frame), model.mask_threshold, offset)
+    threshold = model.mask_threshold
+    parts = [
+        (stability_score(full, threshold, offset), mask_boxes(full > threshold))
+        for full in _upsampled(model, logits, frame)
+    ]
+    scores, boxes_xyxy = (torch.cat(column) for column in zip(*parts, strict=True))
+    return scores, boxes_xyxy
+
+
+def encode_masks(
+    model: PromptableModel,
+    logits: torch.Tensor,
+    frame: Frame,
+    crop: Crop,
+    size_hw: tuple[int, int],
+) -> list[Rle]:
+    """Draw low-res logits (M, h, w) of a crop, and encode them in the image's frame, `size_hw`."""
+    x0, y0, x1, y1 = crop.box_xyxy
+    if _is_fused(model, logits):
+        resampling = model.resampling(frame)
+        return fused.encode_masks(logits, resampling, model.mask_threshold, (x0, y0), size_hw)
+    margins = (0, 0), (y0, size_hw[0] - y1), (x0, size_hw[1] - x1)
+    return [
+        encoded
+        for full in _upsampled(model, logits, frame)
+        for encoded in rle.encode_masks(
+            np.pad((full > model.mask_threshold).cpu().numpy(), margins)
+        )
+    ]
+
+
+def _is_fused(model: PromptableModel, logits: torch.Tensor) -> bool:
+    return not model.plain and logits.device.type == "cpu" and logits.dtype == torch.float32
+
+
+def _upsampled(
+    model: PromptableModel, logits: torch.Tensor, frame: Frame
+) -> Iterator[torch.Tensor]:
+    """The masks at full size, in tiles that fit into memory, one mask at least."""
+    most = max(height * width for height, width in (frame.size_hw, frame.input_hw))
+    for tile in logits.split(max(1, _TILE_ELEMENTS // most)):
+        yield model.upsample(tile, frame)
