@@ -12,6 +12,8 @@ has some seven tokens and thousands of pixels, so
 Pixels are (N, P, C) all the way, P = h * w, so that nothing is transposed but the finished logits.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,33 +23,62 @@ from amg.models.mask_decoder import DecodedTokens, MaskDecoder
 from amg.models.two_way_transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
 
 
-def attend(
+@dataclass(frozen=True, slots=True)
+class SharedPixels:
+    """What all prompts on an image have in common.
+
+    `pixels` with their dense embedding, and `pe`, their positions: (1, P, C). `queries`, `keys` and
+    `values` (heads, P, c) are the first block's projections of them.
+    """
+
+    pixels: torch.Tensor
+    pe: torch.Tensor
+    queries: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    size_hw: tuple[int, int]
+
+
+def share_pixels(
     decoder: MaskDecoder,
     image_embeddings: torch.Tensor,
     image_pe: torch.Tensor,
-    sparse_prompt_embeddings: torch.Tensor,
     dense_prompt_embeddings: torch.Tensor,
+) -> SharedPixels:
+    """Prepare an image for `attend`. All maps are (1, C, h, w)."""
+    first = _blocks(decoder)[0]
+    pixels = _as_rows(image_embeddings + dense_prompt_embeddings)
+    pe = _as_rows(image_pe)
+    to_image, from_image = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+    return SharedPixels(
+        pixels=pixels,
+        pe=pe,
+        queries=_split_heads(from_image, from_image.q_proj(pixels + pe))[0],
+        keys=_split_heads(to_image, to_image.k_proj(pixels + pe))[0],
+        values=_split_heads(to_image, to_image.v_proj(pixels))[0],
+        size_hw=(image_embeddings.shape[2], image_embeddings.shape[3]),
+    )
+
+
+def attend(
+    decoder: MaskDecoder, shared: SharedPixels, sparse_prompt_embeddings: torch.Tensor
 ) -> DecodedTokens:
-    """`MaskDecoder.attend` for N prompts on one image with one dense embedding, (1, C, h, w)."""
+    """`MaskDecoder.attend` for N prompts (N, T, C) on one image."""
     output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     output_tokens = output_tokens.expand(len(sparse_prompt_embeddings), -1, -1)
     token_pe = torch.cat([output_tokens, sparse_prompt_embeddings], dim=1)
-    size_hw = image_embeddings.shape[-2:]
-    pixels = _as_rows(image_embeddings + dense_prompt_embeddings)
-    pixel_pe = _as_rows(image_pe)
 
+    tokens, pixels = _first_block(_blocks(decoder)[0], token_pe, shared)
+    for block in _blocks(decoder)[1:]:
+        tokens, pixels = _block(block, tokens, pixels, token_pe, shared.pe)
     transformer = decoder.transformer
     assert isinstance(transformer, TwoWayTransformer)
-    tokens = token_pe
-    for layer in transformer.layers:
-        assert isinstance(layer, TwoWayAttentionBlock)
-        tokens, pixels = _block(layer, tokens, pixels, token_pe, pixel_pe)
     update = _tokens_to_pixels(
-        transformer.final_attn_token_to_image, tokens + token_pe, pixels + pixel_pe, pixels
+        transformer.final_attn_token_to_image, tokens + token_pe, pixels + shared.pe, pixels
     )
     tokens = transformer.norm_final_attn(tokens + update)
     return DecodedTokens(
-        pixels=pixels.transpose(1, 2).unflatten(2, size_hw),
+        pixels=pixels.transpose(1, 2).unflatten(2, shared.size_hw),
         mask_tokens=tokens[:, 1 : 1 + decoder.num_mask_tokens],
         predicted_iou=decoder.iou_prediction_head(tokens[:, 0]),
     )
@@ -63,8 +94,8 @@ def draw(
     weights = decoder.hypernetwork_weights(decoded.mask_tokens[prompts])[:, masks]
     h, w = decoded.pixels.shape[-2:]
     first, norm, first_activation, second, second_activation = decoder.output_upscaling
-    x = _transposed_convolution(first, _as_rows(decoded.pixels)[prompts])
     assert isinstance(norm, LayerNorm2d)
+    x = _transposed_convolution(first, _as_rows(decoded.pixels)[prompts])
     x = F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
     x = second_activation(_transposed_convolution(second, first_activation(x)))
     logits = x.flatten(1, -2) @ weights.transpose(1, 2)
@@ -86,79 +117,83 @@ def _transposed_convolution(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return F.linear(x, weight, layer.bias.repeat(4)).unflatten(-1, (4, -1))
 
 
+def _blocks(decoder: MaskDecoder) -> list[TwoWayAttentionBlock]:
+    transformer = decoder.transformer
+    assert isinstance(transformer, TwoWayTransformer)
+    return [block for block in transformer.layers if isinstance(block, TwoWayAttentionBlock)]
+
+
+def _first_block(
+    block: TwoWayAttentionBlock, token_pe: torch.Tensor, shared: SharedPixels
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`TwoWayAttentionBlock.forward` on tokens and pixels that no prompt has changed yet."""
+    tokens = block.norm1(block.self_attn(token_pe, token_pe, token_pe))
+    attention = block.cross_attn_token_to_image
+    q = _split_heads(attention, _scaled(attention, attention.q_proj(tokens + token_pe)))
+    # All tokens of all prompts in one product for each head.
+    scores = q.transpose(0, 1).flatten(1, 2) @ shared.keys.transpose(1, 2)
+    attended = (scores.softmax(-1) @ shared.values).unflatten(1, token_pe.shape[:2])
+    tokens = tokens + attention.out_proj(attended.permute(1, 2, 0, 3).flatten(2))
+    tokens = _update_tokens(block, tokens)
+
+    attention = block.cross_attn_image_to_token
+    k = _split_heads(attention, _scaled(attention, attention.k_proj(tokens + token_pe)))
+    scores = k @ shared.queries.transpose(1, 2)  # (N, heads, T, P)
+    return tokens, block.norm4(_add_values(attention, shared.pixels, scores, tokens))
+
+
 def _block(
-    layer: TwoWayAttentionBlock,
+    block: TwoWayAttentionBlock,
     tokens: torch.Tensor,
     pixels: torch.Tensor,
     token_pe: torch.Tensor,
     pixel_pe: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`TwoWayAttentionBlock.forward`; pixels (N or 1, P, C)."""
-    if layer.skip_first_layer_pe:
-        tokens = layer.self_attn(tokens, tokens, tokens)
-    else:
-        placed = tokens + token_pe
-        tokens = tokens + layer.self_attn(placed, placed, tokens)
-    tokens = layer.norm1(tokens)
-
+    """`TwoWayAttentionBlock.forward`; pixels (N, P, C)."""
+    placed = tokens + token_pe
+    tokens = block.norm1(tokens + block.self_attn(placed, placed, tokens))
     placed_pixels = pixels + pixel_pe
     tokens = tokens + _tokens_to_pixels(
-        layer.cross_attn_token_to_image, tokens + token_pe, placed_pixels, pixels
+        block.cross_attn_token_to_image, tokens + token_pe, placed_pixels, pixels
     )
-    tokens = layer.norm2(tokens)
-    tokens = layer.norm3(tokens + layer.mlp(tokens))
+    tokens = _update_tokens(block, tokens)
 
-    attention = layer.cross_attn_image_to_token
-    updated = _pixels_to_tokens(attention, pixels, placed_pixels, tokens + token_pe, tokens)
-    return tokens, layer.norm4(updated)
+    attention = block.cross_attn_image_to_token
+    k = _split_heads(attention, _scaled(attention, attention.k_proj(tokens + token_pe)))
+    bias = attention.q_proj.bias.unflatten(0, (attention.num_heads, -1, 1))
+    constant = (k @ bias).flatten(1, 2)  # differs between tokens: it stays
+    absorbed = _absorb(k, attention.q_proj)
+    scores = torch.baddbmm(constant, absorbed, placed_pixels.transpose(1, 2))
+    scores = scores.unflatten(1, k.shape[1:3])
+    return tokens, block.norm4(_add_values(attention, pixels, scores, tokens))
+
+
+def _update_tokens(block: TwoWayAttentionBlock, tokens: torch.Tensor) -> torch.Tensor:
+    tokens = block.norm2(tokens)
+    return block.norm3(tokens + block.mlp(tokens))
 
 
 def _tokens_to_pixels(
     attention: Attention, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
-    """Attention of tokens (N, T, C) over pixels (N or 1, P, C); gives (N, T, C)."""
-    q = _scaled(attention, attention.q_proj(queries))
-    if len(keys) == 1:  # shared by all prompts: projected once, all tokens in one product
-        k, v = (
-            _split_heads(attention, project(x))[0]
-            for project, x in ((attention.k_proj, keys), (attention.v_proj, values))
-        )
-        n, t = queries.shape[:2]
-        scores = _split_heads(attention, q).transpose(0, 1).flatten(1, 2) @ k.transpose(1, 2)
-        attended = (scores.softmax(-1) @ v).unflatten(1, (n, t)).permute(1, 2, 0, 3)
-        return attention.out_proj(attended.flatten(2))
-    by_head = _split_heads(attention, q)
-    scores = _absorb(by_head, attention.k_proj) @ keys.transpose(1, 2)
-    mixed = (scores.softmax(-1) @ values).unflatten(1, by_head.shape[1:3])  # (N, heads, T, C)
+    """Attention of tokens (N, T, C) over pixels (N, P, C); gives (N, T, C)."""
+    q = _split_heads(attention, _scaled(attention, attention.q_proj(queries)))
+    scores = _absorb(q, attention.k_proj) @ keys.transpose(1, 2)
+    mixed = (scores.softmax(-1) @ values).unflatten(1, q.shape[1:3])  # (N, heads, T, C)
     weight = attention.v_proj.weight.unflatten(0, (attention.num_heads, -1))
     attended = (mixed @ weight.transpose(1, 2)).transpose(1, 2).flatten(2)
     return attention.out_proj(attended + attention.v_proj.bias)  # probabilities sum to one
 
 
-def _pixels_to_tokens(
-    attention: Attention,
-    pixels: torch.Tensor,
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+def _add_values(
+    attention: Attention, pixels: torch.Tensor, scores: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Pixels (N or 1, P, C) and their attention over tokens (N, T, C), added: (N, P, C)."""
-    k = _split_heads(attention, _scaled(attention, attention.k_proj(keys)))
-    if len(queries) == 1:
-        q = _split_heads(attention, attention.q_proj(queries))
-        scores = k @ q.transpose(2, 3)  # (N, heads, T, P)
-    else:
-        bias = attention.q_proj.bias.unflatten(0, (attention.num_heads, -1, 1))
-        constant = (k @ bias).flatten(1, 2)  # differs between tokens: it stays
-        absorbed = _absorb(k, attention.q_proj)
-        scores = torch.baddbmm(constant, absorbed, queries.transpose(1, 2))
-        scores = scores.unflatten(1, k.shape[1:3])
-    probabilities = scores.softmax(2).flatten(1, 2)
-
-    v = _split_heads(attention, attention.v_proj(values))
+    """Pixels (N or 1, P, C) and what they attend to by scores (N, heads, T, P), added."""
+    v = _split_heads(attention, attention.v_proj(tokens))
     weight = attention.out_proj.weight.T.unflatten(0, (attention.num_heads, -1))
     projected = v @ weight  # (N, heads, T, C)
     projected[:, 0] += attention.out_proj.bias  # one head's probabilities sum to one
+    probabilities = scores.softmax(2).flatten(1, 2)
     return torch.baddbmm(pixels, probabilities.transpose(1, 2), projected.flatten(1, 2))
 
 

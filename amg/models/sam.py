@@ -15,7 +15,7 @@ from torch import nn
 
 from amg.models import fast_decoder
 from amg.models.interface import Candidates, Frame, ModelInfo, is_plain_wanted
-from amg.models.mask_decoder import MaskDecoder
+from amg.models.mask_decoder import DecodedTokens, MaskDecoder
 from amg.models.prompt_encoder import PromptEncoder
 from amg.ops.resample import Resampling, bilinear_taps
 
@@ -121,10 +121,18 @@ class SAMModel(nn.Module):
         Masks are drawn only for the prompts that have one above the threshold.
         """
         sparse = self._embed_points(points_xy, frame)
-        size = len(sparse) if self.plain else self._prompts_in_cache(features)
-        parts = [
-            self._decode_prompts(features, chunk, pred_iou_thresh) for chunk in sparse.split(size)
-        ]
+        image, positions = features.unsqueeze(0), self.prompt_encoder.get_dense_pe()
+        dense = self.prompt_encoder.no_mask_dense()
+        decoder = self.mask_decoder
+        if self.plain:
+            decoded = decoder.attend(image, positions, sparse, dense)
+            parts = [self._draw(decoded, pred_iou_thresh)]
+        else:
+            shared = fast_decoder.share_pixels(decoder, image, positions, dense)
+            parts = [
+                self._draw(fast_decoder.attend(decoder, shared, chunk), pred_iou_thresh)
+                for chunk in sparse.split(self._prompts_in_cache(features))
+            ]
         logits, predicted_iou, passes = (torch.cat(column) for column in zip(*parts, strict=True))
         prompt_index, level = passes.nonzero(as_tuple=True)
         return Candidates(logits, predicted_iou, prompt_index, level)
@@ -134,18 +142,11 @@ class SAMModel(nn.Module):
         n_bytes = features.numel() * features.element_size()
         return max(1, _CACHE_BYTES // n_bytes) if features.device.type == "cpu" else _MANY
 
-    def _decode_prompts(
-        self, features: torch.Tensor, sparse: torch.Tensor, pred_iou_thresh: float
+    def _draw(
+        self, decoded: DecodedTokens, pred_iou_thresh: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (M, h, w) and predicted IoU (M,) of what passes; which does, (N, 3)."""
         decoder = self.mask_decoder
-        image = (
-            features.unsqueeze(0),
-            self.prompt_encoder.get_dense_pe(),
-            sparse,
-            self.prompt_encoder.no_mask_dense(),
-        )
-        decoded = decoder.attend(*image) if self.plain else fast_decoder.attend(decoder, *image)
         predicted_iou = decoded.predicted_iou[:, 1:]
         passes = (
             predicted_iou > pred_iou_thresh

@@ -153,8 +153,10 @@ def test_channels_must_split_into_heads():
 def test_the_fast_way_gives_the_same(transformer, decoder, dtype):
     ours, _ = decoder_twins(transformer, decoder, dtype)
     image, positions, sparse, dense = prompts(dtype)
-    given = image, positions, sparse, dense[:1]  # one dense embedding for all prompts
-    plain, fast = ours.attend(*given), fast_decoder.attend(ours, *given)
+    dense = dense[:1]  # one for all prompts
+    plain = ours.attend(image, positions, sparse, dense)
+    shared = fast_decoder.share_pixels(ours, image, positions, dense)
+    fast = fast_decoder.attend(ours, shared, sparse)
     assert_close(fast.pixels, plain.pixels)
     assert_close(fast.mask_tokens, plain.mask_tokens)
     assert_close(fast.predicted_iou, plain.predicted_iou)
