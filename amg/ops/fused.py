@@ -26,9 +26,17 @@ _FIRST_CAPACITY = 4096
 
 Int64s = npt.NDArray[np.int64]
 
-# Releases the GIL, so that threads of ours share the masks: numba's own pool is not safe under
-# threads that others start. Compiling takes some five seconds, and is kept on disk.
-_compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile at the first call: some five seconds for all, once a machine.
+
+    Without the GIL, so that threads of ours share the masks: numba's own pool is not safe under
+    threads that others start.
+    """
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # no folder that numba may write to: each process compiles anew
+        return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 def measure_masks(

@@ -1,5 +1,8 @@
 """The one pass over low-res logits against what it replaces, step by step."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +129,11 @@ def test_no_masks_are_none():
     stability, boxes = fused.measure_masks(logits, resampling, THRESHOLD, OFFSET)
     assert (stability.shape, boxes.shape) == ((0,), (0, 4))
     assert fused.encode_masks(logits, resampling, THRESHOLD, (0, 0), (61, 83)) == []
+
+
+def test_a_machine_without_a_place_to_keep_compiled_code():
+    code = (
+        "import numba.core.caching as c; c.CacheImpl._locator_classes = []\n"
+        "import amg.ops.fused"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
