@@ -132,8 +132,5 @@ def test_no_masks_are_none():
 
 
 def test_a_machine_without_a_place_to_keep_compiled_code():
-    code = (
-        "import numba.core.caching as c; c.CacheImpl._locator_classes = []\n"
-        "import amg.ops.fused"
-    )
+    code = "import numba.core.caching as c; c.CacheImpl._locator_classes = []\nimport amg.ops.fused"
     subprocess.run([sys.executable, "-c", code], check=True)
