@@ -1,11 +1,14 @@
 """Fixtures that many tests share: the built-in model, and photos inside scikit-image's wheel."""
 
+import uuid
+
 import numpy as np
 import pytest
 import skimage.data
 from s3_server import s3, s3_endpoint  # noqa: F401 - fixtures
 
 import amg
+from amg.io.storage import open_storage
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +23,16 @@ def photos():
     names = ("astronaut", "cat", "coffee", "rocket", "camera", "coins")
     images = {name: getattr(skimage.data, name)() for name in names}
     return {name: _rgb(image) for name, image in images.items()}
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def storage(request, tmp_path):
+    """An empty folder of each kind that runs can be kept in."""
+    if request.param == "local":
+        return open_storage(tmp_path / "out")
+    if request.param == "memory":
+        return open_storage(f"memory://{uuid.uuid4().hex}/out")
+    return open_storage(f"s3://{request.getfixturevalue('s3')}/some/out")
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

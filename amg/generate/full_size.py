@@ -25,7 +25,7 @@ def measure_masks(
     threshold = model.mask_threshold
     parts = [
         (stability_score(full, threshold, offset), mask_boxes(full > threshold))
-        for full in _upsampled(model, logits, frame)
+        for full in _upsampled(model, logits, frame, frame.size_hw)
     ]
     scores, boxes_xyxy = (torch.cat(column) for column in zip(*parts, strict=True))
     return scores, boxes_xyxy
@@ -46,7 +46,7 @@ def encode_masks(
     margins = (0, 0), (y0, size_hw[0] - y1), (x0, size_hw[1] - x1)
     return [
         encoded
-        for full in _upsampled(model, logits, frame)
+        for full in _upsampled(model, logits, frame, size_hw)
         for encoded in rle.encode_masks(
             np.pad((full > model.mask_threshold).cpu().numpy(), margins)
         )
@@ -58,9 +58,12 @@ def _is_fused(model: PromptableModel, logits: torch.Tensor) -> bool:
 
 
 def _upsampled(
-    model: PromptableModel, logits: torch.Tensor, frame: Frame
+    model: PromptableModel, logits: torch.Tensor, frame: Frame, final_hw: tuple[int, int]
 ) -> Iterator[torch.Tensor]:
-    """The masks at full size, in tiles that fit into memory, one mask at least."""
-    most = max(height * width for height, width in (frame.size_hw, frame.input_hw))
+    """The masks at the crop's size, one at least at a time.
+
+    A tile fits into memory at the input's size, through which it passes, and at `final_hw` too.
+    """
+    most = max(height * width for height, width in (final_hw, frame.input_hw))
     for tile in logits.split(max(1, _TILE_ELEMENTS // most)):
         yield model.upsample(tile, frame)

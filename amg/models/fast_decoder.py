@@ -3,7 +3,8 @@
 The same algebra as `MaskDecoder` and `TwoWayTransformer`, whose modules hold the weights. A prompt
 has some seven tokens and thousands of pixels, so
 
-- what depends on the image alone (the first block's keys, values and queries) is computed once;
+- what depends on the image alone (the first block's keys, values and queries) is computed once for
+  all prompts that come together, however few of them the cache holds at a time;
 - a projection of the pixels is moved to the tokens' side of a product, where it is a matrix of
   T x C instead of h * w x C: q (W_k x) = (q W_k) x and P (W_v x) = (P x) W_v;
 - a constant added to all scores of a query, such as q b_k, vanishes in the softmax;
@@ -46,16 +47,16 @@ def share_pixels(
     dense_prompt_embeddings: torch.Tensor,
 ) -> SharedPixels:
     """Prepare an image for `attend`. All maps are (1, C, h, w)."""
-    first = _blocks(decoder)[0]
+    _, (first, *_) = _transformer(decoder)
     pixels = _as_rows(image_embeddings + dense_prompt_embeddings)
     pe = _as_rows(image_pe)
     to_image, from_image = first.cross_attn_token_to_image, first.cross_attn_image_to_token
     return SharedPixels(
         pixels=pixels,
         pe=pe,
-        queries=_split_heads(from_image, from_image.q_proj(pixels + pe))[0],
-        keys=_split_heads(to_image, to_image.k_proj(pixels + pe))[0],
-        values=_split_heads(to_image, to_image.v_proj(pixels))[0],
+        queries=from_image.split_heads(from_image.q_proj(pixels + pe))[0],
+        keys=to_image.split_heads(to_image.k_proj(pixels + pe))[0],
+        values=to_image.split_heads(to_image.v_proj(pixels))[0],
         size_hw=(image_embeddings.shape[2], image_embeddings.shape[3]),
     )
 
@@ -68,11 +69,10 @@ def attend(
     output_tokens = output_tokens.expand(len(sparse_prompt_embeddings), -1, -1)
     token_pe = torch.cat([output_tokens, sparse_prompt_embeddings], dim=1)
 
-    tokens, pixels = _first_block(_blocks(decoder)[0], token_pe, shared)
-    for block in _blocks(decoder)[1:]:
+    transformer, (first, *others) = _transformer(decoder)
+    tokens, pixels = _first_block(first, token_pe, shared)
+    for block in others:
         tokens, pixels = _block(block, tokens, pixels, token_pe, shared.pe)
-    transformer = decoder.transformer
-    assert isinstance(transformer, TwoWayTransformer)
     update = _tokens_to_pixels(
         transformer.final_attn_token_to_image, tokens + token_pe, pixels + shared.pe, pixels
     )
@@ -117,10 +117,11 @@ def _transposed_convolution(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return F.linear(x, weight, layer.bias.repeat(4)).unflatten(-1, (4, -1))
 
 
-def _blocks(decoder: MaskDecoder) -> list[TwoWayAttentionBlock]:
+def _transformer(decoder: MaskDecoder) -> tuple[TwoWayTransformer, list[TwoWayAttentionBlock]]:
+    """The transformer and its blocks, as what they are."""
     transformer = decoder.transformer
     assert isinstance(transformer, TwoWayTransformer)
-    return [block for block in transformer.layers if isinstance(block, TwoWayAttentionBlock)]
+    return transformer, [b for b in transformer.layers if isinstance(b, TwoWayAttentionBlock)]
 
 
 def _first_block(
@@ -129,7 +130,7 @@ def _first_block(
     """`TwoWayAttentionBlock.forward` on tokens and pixels that no prompt has changed yet."""
     tokens = block.norm1(block.self_attn(token_pe, token_pe, token_pe))
     attention = block.cross_attn_token_to_image
-    q = _split_heads(attention, _scaled(attention, attention.q_proj(tokens + token_pe)))
+    q = attention.split_heads(_scaled(attention, attention.q_proj(tokens + token_pe)))
     # All tokens of all prompts in one product for each head.
     scores = q.transpose(0, 1).flatten(1, 2) @ shared.keys.transpose(1, 2)
     attended = (scores.softmax(-1) @ shared.values).unflatten(1, token_pe.shape[:2])
@@ -137,7 +138,7 @@ def _first_block(
     tokens = _update_tokens(block, tokens)
 
     attention = block.cross_attn_image_to_token
-    k = _split_heads(attention, _scaled(attention, attention.k_proj(tokens + token_pe)))
+    k = attention.split_heads(_scaled(attention, attention.k_proj(tokens + token_pe)))
     scores = k @ shared.queries.transpose(1, 2)  # (N, heads, T, P)
     return tokens, block.norm4(_add_values(attention, shared.pixels, scores, tokens))
 
@@ -159,7 +160,7 @@ def _block(
     tokens = _update_tokens(block, tokens)
 
     attention = block.cross_attn_image_to_token
-    k = _split_heads(attention, _scaled(attention, attention.k_proj(tokens + token_pe)))
+    k = attention.split_heads(_scaled(attention, attention.k_proj(tokens + token_pe)))
     bias = attention.q_proj.bias.unflatten(0, (attention.num_heads, -1, 1))
     constant = (k @ bias).flatten(1, 2)  # differs between tokens: it stays
     absorbed = _absorb(k, attention.q_proj)
@@ -177,7 +178,7 @@ def _tokens_to_pixels(
     attention: Attention, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
     """Attention of tokens (N, T, C) over pixels (N, P, C); gives (N, T, C)."""
-    q = _split_heads(attention, _scaled(attention, attention.q_proj(queries)))
+    q = attention.split_heads(_scaled(attention, attention.q_proj(queries)))
     scores = _absorb(q, attention.k_proj) @ keys.transpose(1, 2)
     mixed = (scores.softmax(-1) @ values).unflatten(1, q.shape[1:3])  # (N, heads, T, C)
     weight = attention.v_proj.weight.unflatten(0, (attention.num_heads, -1))
@@ -189,7 +190,7 @@ def _add_values(
     attention: Attention, pixels: torch.Tensor, scores: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
     """Pixels (N or 1, P, C) and what they attend to by scores (N, heads, T, P), added."""
-    v = _split_heads(attention, attention.v_proj(tokens))
+    v = attention.split_heads(attention.v_proj(tokens))
     weight = attention.out_proj.weight.T.unflatten(0, (attention.num_heads, -1))
     projected = v @ weight  # (N, heads, T, C)
     projected[:, 0] += attention.out_proj.bias  # one head's probabilities sum to one
@@ -205,8 +206,3 @@ def _absorb(tokens: torch.Tensor, projection: nn.Linear) -> torch.Tensor:
 
 def _scaled(attention: Attention, x: torch.Tensor) -> torch.Tensor:
     return x * (x.shape[-1] // attention.num_heads) ** -0.5
-
-
-def _split_heads(attention: Attention, x: torch.Tensor) -> torch.Tensor:
-    """(N, L, C) to (N, heads, L, c)."""
-    return x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)

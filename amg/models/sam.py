@@ -21,8 +21,6 @@ from amg.ops.resample import Resampling, bilinear_taps
 
 _FOREGROUND = 1
 _CACHE_BYTES = 8 * 2**20  # of pixels in flight: several such arrays are alive at once
-_MANY = 2**20
-_PATCH_PX = 16  # of the input, for each pixel of the image embedding
 
 
 class ImageEncoder(Protocol):
@@ -131,16 +129,17 @@ class SAMModel(nn.Module):
             shared = fast_decoder.share_pixels(decoder, image, positions, dense)
             parts = [
                 self._draw(fast_decoder.attend(decoder, shared, chunk), pred_iou_thresh)
-                for chunk in sparse.split(self._prompts_in_cache(features))
+                for chunk in sparse.split(self._prompts_at_once(features, len(sparse)))
             ]
         logits, predicted_iou, passes = (torch.cat(column) for column in zip(*parts, strict=True))
         prompt_index, level = passes.nonzero(as_tuple=True)
         return Candidates(logits, predicted_iou, prompt_index, level)
 
-    def _prompts_in_cache(self, features: torch.Tensor) -> int:
-        """How many prompts to decode at once: on a CPU, what its cache holds the pixels of."""
-        n_bytes = features.numel() * features.element_size()
-        return max(1, _CACHE_BYTES // n_bytes) if features.device.type == "cpu" else _MANY
+    def _prompts_at_once(self, features: torch.Tensor, n_prompts: int) -> int:
+        """How many prompts to decode together: on a CPU, what its cache holds the pixels of."""
+        if features.device.type != "cpu":
+            return n_prompts
+        return max(1, _CACHE_BYTES // (features.numel() * features.element_size()))
 
     def _draw(
         self, decoded: DecodedTokens, pred_iou_thresh: float
@@ -181,7 +180,7 @@ class SAMModel(nn.Module):
 
     def resampling(self, frame: Frame) -> Resampling:
         """The same as taps: `upsample` without its arrays."""
-        n_low = 4 * self.imgsz // _PATCH_PX
+        n_low = 4 * self.prompt_encoder.image_embedding_size[0]
         rows, columns = (
             bilinear_taps(n_low, *sides)
             for sides in zip(frame.input_hw, frame.resized_hw, frame.size_hw, strict=True)

@@ -32,7 +32,7 @@ class Attention(nn.Module):
         A leading 1 in any of them stands for every prompt.
         """
         heads = [
-            self._split_heads(project(x))
+            self.split_heads(project(x))
             for project, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         ]
         (batch,) = torch.broadcast_shapes(*(x.shape[:1] for x in heads))
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
-    def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
+    def split_heads(self, x: torch.Tensor) -> torch.Tensor:
         """(N, L, C) to (N, heads, L, C / heads)."""
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 

@@ -25,6 +25,8 @@ _OFF, _ON, _MIXED = 0, 1, 2
 _FIRST_CAPACITY = 4096
 
 Int64s = npt.NDArray[np.int64]
+Axis = tuple[Int64s, Int64s, npt.NDArray[np.float32]]
+"""Of an axis: the blocks' starts among the low-res values, their edges, each output's weights."""
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,11 +77,11 @@ def encode_masks(
     ]
 
 
-def _axes(resampling: Resampling) -> tuple[np.ndarray, ...]:
-    def arrays(axis: AxisTaps) -> tuple[np.ndarray, ...]:
+def _axes(resampling: Resampling) -> tuple[Axis, Axis]:
+    def arrays(axis: AxisTaps) -> Axis:
         return axis.starts[axis.edges[:-1]], axis.edges, axis.weights
 
-    return (*arrays(resampling.rows), *arrays(resampling.columns))
+    return arrays(resampling.rows), arrays(resampling.columns)
 
 
 def _share(logits: torch.Tensor, work: Callable[[np.ndarray], Any]) -> list[Any]:
@@ -100,17 +102,15 @@ def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:  # one a process:
 @_compiled
 def _measure(
     logits: npt.NDArray[np.float32],
-    row_starts: Int64s,
-    row_edges: Int64s,
-    row_weights: npt.NDArray[np.float32],
-    column_starts: Int64s,
-    column_edges: Int64s,
-    column_weights: npt.NDArray[np.float32],
+    rows: Axis,
+    columns: Axis,
     high: np.float32,
     middle: np.float32,
     low: np.float32,
 ) -> tuple[npt.NDArray[np.int32], Int64s]:
     """Areas above `high` and `low` (M, 2), and boxes of what is above `middle` (M, 4)."""
+    row_starts, row_edges, row_weights = rows
+    column_starts, column_edges, column_weights = columns
     n_masks, n_low, _ = logits.shape
     areas = np.zeros((n_masks, 2), np.int32)
     boxes = np.zeros((n_masks, 4), np.int64)
@@ -118,7 +118,7 @@ def _measure(
     mixed = np.empty(len(row_starts), np.int64)
     for m in range(n_masks):
         mask = logits[m]
-        n_high = n_low_area = 0
+        area_high = area_low = 0
         x0, y0, x1, y1 = column_edges[-1], row_edges[-1], -1, -1
         for bx in range(len(column_starts)):
             left = column_starts[bx]
@@ -141,9 +141,9 @@ def _measure(
                     continue
                 first_y, end_y = row_edges[by], row_edges[by + 1]
                 n_pixels = (end_x - first_x) * (end_y - first_y)
-                n_low_area += n_pixels
+                area_low += n_pixels
                 if least_of_9 > high:
-                    n_high += n_pixels
+                    area_high += n_pixels
                 if is_on:
                     x0, x1 = min(x0, first_x), max(x1, end_x - 1)
                     y0, y1 = min(y0, first_y), max(y1, end_y - 1)
@@ -153,15 +153,13 @@ def _measure(
                     by = mixed[k]
                     a, b, c = _column_values(mask, row_starts[by], left, weights)
                     for y in range(row_edges[by], row_edges[by + 1]):
-                        value = (
-                            row_weights[y, 0] * a + row_weights[y, 1] * b + row_weights[y, 2] * c
-                        )
-                        n_high += value > high
-                        n_low_area += value > low
+                        value = _value(row_weights, y, a, b, c)
+                        area_high += value > high
+                        area_low += value > low
                         if value > middle:
                             x0, x1 = min(x0, x), max(x1, x)
                             y0, y1 = min(y0, y), max(y1, y)
-        areas[m, 0], areas[m, 1] = n_high, n_low_area
+        areas[m, 0], areas[m, 1] = area_high, area_low
         if x1 >= 0:
             boxes[m, 0], boxes[m, 1], boxes[m, 2], boxes[m, 3] = x0, y0, x1, y1
     return areas, boxes
@@ -170,12 +168,8 @@ def _measure(
 @_compiled
 def _borders(
     logits: npt.NDArray[np.float32],
-    row_starts: Int64s,
-    row_edges: Int64s,
-    row_weights: npt.NDArray[np.float32],
-    column_starts: Int64s,
-    column_edges: Int64s,
-    column_weights: npt.NDArray[np.float32],
+    rows: Axis,
+    columns: Axis,
     threshold: np.float32,
     origin_x: int,
     origin_y: int,
@@ -186,6 +180,8 @@ def _borders(
 
     The last run of each mask ends with the image.
     """
+    row_starts, row_edges, row_weights = rows
+    column_starts, column_edges, column_weights = columns
     n_masks, n_low, _ = logits.shape
     least, most = np.empty(n_low, np.float32), np.empty(n_low, np.float32)
     blocks = np.empty(len(row_starts), np.int64)
@@ -214,9 +210,7 @@ def _borders(
                         continue
                     a, b, c = _column_values(mask, row_starts[by], left, weights)
                     for y in range(row_edges[by], row_edges[by + 1]):
-                        value = (
-                            row_weights[y, 0] * a + row_weights[y, 1] * b + row_weights[y, 2] * c
-                        )
+                        value = _value(row_weights, y, a, b, c)
                         if is_on != (value > threshold):
                             is_on = not is_on
                             end = _put(borders, begin, end, base + y)
@@ -300,6 +294,14 @@ def _column_values(
         u * mask[top + 1, left] + v * mask[top + 1, left + 1] + w * mask[top + 1, left + 2],
         u * mask[top + 2, left] + v * mask[top + 2, left + 1] + w * mask[top + 2, left + 2],
     )
+
+
+@_compiled
+def _value(
+    weights: npt.NDArray[np.float32], y: int, a: np.float32, b: np.float32, c: np.float32
+) -> np.float32:
+    """The logit in output row y, of three rows' values at its column: one order of rounding."""
+    return weights[y, 0] * a + weights[y, 1] * b + weights[y, 2] * c
 
 
 assert TAPS == 3  # the kernels are written out for it

@@ -142,6 +142,7 @@ def test_the_plain_way_gives_the_same_masks(nano, photos, photo, monkeypatch):
 
 
 def test_an_environment_variable_asks_for_the_plain_way(monkeypatch):
+    monkeypatch.delenv("AMG_PLAIN", raising=False)
     assert not build_nano().plain
     monkeypatch.setenv("AMG_PLAIN", "1")
     assert build_nano().plain

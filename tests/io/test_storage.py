@@ -18,15 +18,6 @@ from amg.io.storage import LocalStorage, open_storage, read_all
 STEPS = ("begun", "half_written", "synced", "renamed")
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
-def storage(request, tmp_path):
-    if request.param == "local":
-        return open_storage(tmp_path / "out")
-    if request.param == "memory":
-        return open_storage(f"memory://{uuid.uuid4().hex}/out")
-    return open_storage(f"s3://{request.getfixturevalue('s3')}/some/out")
-
-
 @pytest.fixture
 def local(tmp_path):
     return LocalStorage(tmp_path / "out")

@@ -46,7 +46,8 @@ def upsample(logits, n_middle, kept, size_hw):
 
 
 def make_resampling(n_low, n_middle, kept, size_hw):
-    return Resampling(*(bilinear_taps(n_low, n_middle, *pair) for pair in zip(kept, size_hw)))  # noqa: B905
+    sides = zip(kept, size_hw, strict=True)
+    return Resampling(*(bilinear_taps(n_low, n_middle, *side) for side in sides))
 
 
 @pytest.mark.parametrize("frame", FRAMES)

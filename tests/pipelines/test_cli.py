@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,19 +27,6 @@ NANO = ["--device=cpu", "--set=generator.points_per_side=2", "--set=run.images_p
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("photos"), N_IMAGES)
-
-
-@pytest.fixture(scope="module")
-def finished(folder, tmp_path_factory):
-    """A run of the folder with a stub; what `amg` finds there, it takes for its own."""
-    out = tmp_path_factory.mktemp("run") / "out"
-    make_run(folder, out).execute()
-    return out
-
-
-@pytest.fixture
-def out(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "out")
 
 
 @pytest.fixture

@@ -35,19 +35,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def finished(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "out"
-    make_run(folder, out).execute()
-    return out
-
-
-@pytest.fixture
-def out(finished, tmp_path):
-    """A copy of the finished run, to be damaged."""
-    return shutil.copytree(finished, tmp_path / "out")
-
-
 def _commits(out):
     storage = open_storage(out)
     return read_commits(storage, require_plan(storage))

@@ -28,15 +28,6 @@ with hold_lease(open_storage(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3])))
 """
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
-def storage(request, tmp_path):
-    if request.param == "local":
-        return open_storage(tmp_path / "out")
-    if request.param == "memory":
-        return open_storage(f"memory://{uuid.uuid4().hex}/out")
-    return open_storage(f"s3://{request.getfixturevalue('s3')}/out")
-
-
 @pytest.fixture
 def store():
     """An object store."""
