@@ -18,6 +18,7 @@ from amg.errors import InterruptedRunError
 from amg.io.failpoints import FAILPOINTS
 from amg.io.run_folder import commit_file, read_commits, require_plan
 from amg.io.storage import open_storage
+from pipelines.commit import sweep_partials
 from pipelines.run import summarize
 from pipelines.verify import verify
 from tests.pipelines.helpers import (
@@ -190,6 +191,21 @@ def test_a_second_signal_drops_the_shard(folder, tmp_path):
     assert driver.wait(timeout=8) == 4
     assert running_workers(out) == []
     assert not any(path.name.endswith(".partial") for path in (out / "data").iterdir())
+
+
+def test_half_written_files_go_with_their_attempts_alone(tmp_path):
+    names = (
+        "data/.part-00001.deadbeef.parquet.00000001.partial",
+        "attempts/.00001.deadbeef.json.00000002.partial",
+        "data/.part-00001.cafecafe.parquet.00000003.partial",
+        "attempts/.00001.cafecafe.json.00000004.partial",
+        "data/part-00001.deadbeef.parquet",
+    )
+    storage = open_storage(tmp_path)
+    for name in names:
+        storage.write(name, b"")
+    sweep_partials(storage, ["deadbeef"])
+    assert [name for name in names if storage.size(name) is not None] == list(names[2:])
 
 
 def test_a_second_driver_is_refused(folder, tmp_path):
