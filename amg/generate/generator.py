@@ -22,7 +22,7 @@ from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
 from amg.generate.points import layer_grids
 from amg.generate.regions import clean_small_regions
-from amg.models.interface import Frame, PromptableModel
+from amg.models.interface import Candidates, Frame, PromptableModel
 from amg.ops import rle
 from amg.records import ImageResult, Mask, StageSeconds
 
@@ -134,25 +134,26 @@ class MaskGenerator:
         """All prompts on one crop; its duplicates removed; survivors encoded."""
         height, width = task.crop.size_hw
         points_xy = self._grids[task.crop.layer] * np.array([width, height])
-        chunks = [
-            masks
-            for chunk in _split(points_xy, self.config.points_per_batch)
-            if len(masks := self._process_points(task, frame, features, chunk))
-        ]
-        if not chunks:
-            return []
-        masks = MaskBatch.concatenate(chunks)
-        keep = suppress_duplicates(
-            masks.boxes_xyxy, masks.predicted_iou, self.config.box_nms_thresh
+        config = self.config
+        candidates = self.model.decode(
+            features, frame, points_xy, config.pred_iou_thresh, config.points_per_batch
         )
+        batches = [
+            masks
+            for batch in candidates
+            if len(masks := self._filter(batch, points_xy, task, frame))
+        ]
+        if not batches:
+            return []
+        masks = MaskBatch.concatenate(batches)
+        keep = suppress_duplicates(masks.boxes_xyxy, masks.predicted_iou, config.box_nms_thresh)
         return self._encode_masks(masks.select(keep), task, frame)
 
-    def _process_points(
-        self, task: _CropTask, frame: Frame, features: torch.Tensor, points_xy: np.ndarray
+    def _filter(
+        self, candidates: Candidates, points_xy: np.ndarray, task: _CropTask, frame: Frame
     ) -> MaskBatch:
-        """One chunk of prompts (N, 2), in the crop's pixels, to filtered masks."""
+        """The good masks of a batch of prompts among (N, 2), in the crop's pixels."""
         self._heartbeat()
-        candidates = self.model.decode(features, frame, points_xy, self.config.pred_iou_thresh)
         size_hw = task.image.shape[0], task.image.shape[1]
         prompts = torch.from_numpy(points_xy).to(candidates.level.device)
         return filter_candidates(
@@ -209,11 +210,6 @@ def _suppress_between_crops(masks: list[Mask], iou_threshold: float) -> list[Mas
     crop_areas = torch.tensor([mask.crop_box_xywh[2] * mask.crop_box_xywh[3] for mask in masks])
     keep = suppress_duplicates(boxes_xyxy, 1 / crop_areas, iou_threshold)
     return [masks[i] for i in keep.tolist()]
-
-
-def _split(points_xy: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(points_xy), size):
-        yield points_xy[start : start + size]
 
 
 def _check_image(image: np.ndarray, index: int) -> None:

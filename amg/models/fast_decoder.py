@@ -1,207 +1,259 @@
-"""The mask decoder's numbers by shorter ways: what prompts share once, small factors first.
+"""The mask decoder's numbers by shorter ways: a prompt's pixels are never written out.
 
-The same algebra as `MaskDecoder` and `TwoWayTransformer`, whose modules hold the weights. A prompt
-has some seven tokens and thousands of pixels, so
+The same algebra as `MaskDecoder` and `TwoWayTransformer`, whose modules hold the weights, on pixels
+in the parts that `shared_pixels.py` explains. With some seven tokens against thousands of pixels,
+every product is one of `mixing` (N, R, P) with small matrices of a prompt, or one of all prompts'
+tokens with what the image shares.
 
-- what depends on the image alone (the first block's keys, values and queries) is computed once for
-  all prompts that come together, however few of them the cache holds at a time;
-- a projection of the pixels is moved to the tokens' side of a product, where it is a matrix of
-  T x C instead of h * w x C: q (W_k x) = (q W_k) x and P (W_v x) = (P x) W_v;
-- a constant added to all scores of a query, such as q b_k, vanishes in the softmax;
-- a transposed convolution of kernel 2 and stride 2 is a matrix product: four pixels for each one.
-
-Pixels are (N, P, C) all the way, P = h * w, so that nothing is transposed but the finished logits.
+It agrees with the plain modules to rounding. A constant added to all scores of a query vanishes in
+the softmax, and is left out.
 """
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from amg.models.layers import LayerNorm2d
-from amg.models.mask_decoder import DecodedTokens, MaskDecoder
-from amg.models.two_way_transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
+from amg.models.mask_decoder import MaskDecoder
+from amg.models.shared_pixels import (
+    Projected,
+    SharedBlock,
+    SharedNorm,
+    SharedPixels,
+    convolution_as_product,
+    transformer_layers,
+    upscaling_layers,
+)
+from amg.models.two_way_transformer import Attention, TwoWayAttentionBlock
+from amg.ops import passes
+
+_TILE_ELEMENTS = 2**18  # of a prompt's pixels on a CPU, while they are drawn: its cache holds them
+
+
+@dataclass(slots=True)
+class PromptPixels:
+    """The part of N prompts' pixels that is their own.
+
+    `scale` (N, P) and `values` (N, G, T, e); `mixing` (N, R, P) are the first `n_rows` rows of
+    `room`, which has room for all blocks.
+    """
+
+    scale: torch.Tensor
+    values: torch.Tensor
+    room: torch.Tensor
+    n_rows: int = 0
+
+    @property
+    def mixing(self) -> torch.Tensor:
+        """Its rows so far."""
+        return self.room[:, : self.n_rows]
+
+    def select(self, prompts: torch.Tensor) -> "PromptPixels":
+        """Some of the prompts, bool (N,)."""
+        return PromptPixels(
+            self.scale[prompts], self.values[prompts], self.room[prompts], self.n_rows
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class SharedPixels:
-    """What all prompts on an image have in common.
+class AttendedPrompts:
+    """What the transformer knows of N prompts, before any mask is drawn.
 
-    `pixels` with their dense embedding, and `pe`, their positions: (1, P, C). `queries`, `keys` and
-    `values` (heads, P, c) are the first block's projections of them.
+    `mask_tokens` (N, M, C) and `predicted_iou` (N, M), as `DecodedTokens` has them.
     """
 
-    pixels: torch.Tensor
-    pe: torch.Tensor
-    queries: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
-    size_hw: tuple[int, int]
+    pixels: PromptPixels
+    mask_tokens: torch.Tensor
+    predicted_iou: torch.Tensor
 
-
-def share_pixels(
-    decoder: MaskDecoder,
-    image_embeddings: torch.Tensor,
-    image_pe: torch.Tensor,
-    dense_prompt_embeddings: torch.Tensor,
-) -> SharedPixels:
-    """Prepare an image for `attend`. All maps are (1, C, h, w)."""
-    _, (first, *_) = _transformer(decoder)
-    pixels = _as_rows(image_embeddings + dense_prompt_embeddings)
-    pe = _as_rows(image_pe)
-    to_image, from_image = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-    return SharedPixels(
-        pixels=pixels,
-        pe=pe,
-        queries=from_image.split_heads(from_image.q_proj(pixels + pe))[0],
-        keys=to_image.split_heads(to_image.k_proj(pixels + pe))[0],
-        values=to_image.split_heads(to_image.v_proj(pixels))[0],
-        size_hw=(image_embeddings.shape[2], image_embeddings.shape[3]),
-    )
+    def select(self, prompts: torch.Tensor) -> "AttendedPrompts":
+        """Some of the prompts, bool (N,)."""
+        if prompts.all():
+            return self
+        return AttendedPrompts(
+            self.pixels.select(prompts), self.mask_tokens[prompts], self.predicted_iou[prompts]
+        )
 
 
 def attend(
     decoder: MaskDecoder, shared: SharedPixels, sparse_prompt_embeddings: torch.Tensor
-) -> DecodedTokens:
+) -> AttendedPrompts:
     """`MaskDecoder.attend` for N prompts (N, T, C) on one image."""
     output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     output_tokens = output_tokens.expand(len(sparse_prompt_embeddings), -1, -1)
     token_pe = torch.cat([output_tokens, sparse_prompt_embeddings], dim=1)
 
-    transformer, (first, *others) = _transformer(decoder)
-    tokens, pixels = _first_block(first, token_pe, shared)
-    for block in others:
-        tokens, pixels = _block(block, tokens, pixels, token_pe, shared.pe)
-    update = _tokens_to_pixels(
-        transformer.final_attn_token_to_image, tokens + token_pe, pixels + shared.pe, pixels
+    transformer, blocks = transformer_layers(decoder)
+    pixels = _fresh_pixels(blocks, shared, token_pe)
+    tokens = token_pe
+    for block, shared_block in zip(blocks, shared.blocks, strict=True):
+        tokens = _run_block(block, shared_block, tokens, token_pe, pixels)
+    last = transformer.final_attn_token_to_image
+    update = _attend_to_pixels(
+        last, tokens + token_pe, shared.last_keys, shared.last_values, pixels
     )
     tokens = transformer.norm_final_attn(tokens + update)
-    return DecodedTokens(
-        pixels=pixels.transpose(1, 2).unflatten(2, shared.size_hw),
+    return AttendedPrompts(
+        pixels=pixels,
         mask_tokens=tokens[:, 1 : 1 + decoder.num_mask_tokens],
         predicted_iou=decoder.iou_prediction_head(tokens[:, 0]),
     )
 
 
 def draw(
-    decoder: MaskDecoder, decoded: DecodedTokens, prompts: torch.Tensor, masks: slice
+    decoder: MaskDecoder, shared: SharedPixels, attended: AttendedPrompts, masks: slice
 ) -> torch.Tensor:
-    """`MaskDecoder.upscale` and `MaskDecoder.draw` in one, for some prompts, bool (N,).
-
-    decoded: what `attend` here gave. Gives logits (K, M, 4h, 4w) of the masks in the slice.
-    """
-    weights = decoder.hypernetwork_weights(decoded.mask_tokens[prompts])[:, masks]
-    h, w = decoded.pixels.shape[-2:]
-    first, norm, first_activation, second, second_activation = decoder.output_upscaling
-    assert isinstance(norm, LayerNorm2d)
-    x = _transposed_convolution(first, _as_rows(decoded.pixels)[prompts])
-    x = F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
-    x = second_activation(_transposed_convolution(second, first_activation(x)))
-    logits = x.flatten(1, -2) @ weights.transpose(1, 2)
-    # Rows are (y, x, row in the first 2 x 2, column in it, row in the second, column in it).
-    grid = logits.unflatten(1, (h, w, 2, 2, 2, 2))
-    return grid.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(*weights.shape[:2], 4 * h, 4 * w)
-
-
-def _as_rows(maps: torch.Tensor) -> torch.Tensor:
-    """(N, C, h, w) to (N, P, C)."""
-    return maps.flatten(2).transpose(1, 2)
-
-
-def _transposed_convolution(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """(..., C) to (..., 4, C'): the four pixels of each one, row by row."""
-    assert isinstance(layer, nn.ConvTranspose2d)
-    assert layer.bias is not None
-    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 C', C)
-    return F.linear(x, weight, layer.bias.repeat(4)).unflatten(-1, (4, -1))
+    """`MaskDecoder.upscale` and `MaskDecoder.draw` in one: logits (N, M, 4h, 4w)."""
+    pixels = attended.pixels
+    weights = decoder.hypernetwork_weights(attended.mask_tokens)[:, masks].contiguous()
+    _, norm, second = upscaling_layers(decoder)
+    second_weight, second_bias = convolution_as_product(second)
+    directions = _per_group(pixels.values, shared.drawn.carried).flatten(1, 2)
+    h, w = shared.size_hw
+    logits = weights.new_empty(*weights.shape[:2], 4 * h, 4 * w)
+    n_values = shared.drawn.base.shape[1]
+    n_at_once = h * w if weights.is_cuda else max(1, _TILE_ELEMENTS // n_values)
+    for start in range(0, h * w, n_at_once):
+        tile = slice(start, start + n_at_once)
+        x = pixels.mixing[:, :, tile].transpose(1, 2) @ directions
+        passes.add_norm_gelu(
+            x,
+            shared.drawn.base[tile],
+            pixels.scale[:, tile].contiguous(),
+            shared.drawn.constant,
+            norm.weight,
+            norm.bias,
+            norm.eps,
+        )
+        x = F.linear(x.unflatten(2, (4, -1)).flatten(1, 2), second_weight)
+        passes.gelu_dot(x, second_bias, weights, logits, start, w)
+    return logits
 
 
-def _transformer(decoder: MaskDecoder) -> tuple[TwoWayTransformer, list[TwoWayAttentionBlock]]:
-    """The transformer and its blocks, as what they are."""
-    transformer = decoder.transformer
-    assert isinstance(transformer, TwoWayTransformer)
-    return transformer, [b for b in transformer.layers if isinstance(b, TwoWayAttentionBlock)]
-
-
-def _first_block(
-    block: TwoWayAttentionBlock, token_pe: torch.Tensor, shared: SharedPixels
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`TwoWayAttentionBlock.forward` on tokens and pixels that no prompt has changed yet."""
-    tokens = block.norm1(block.self_attn(token_pe, token_pe, token_pe))
-    attention = block.cross_attn_token_to_image
-    q = attention.split_heads(_scaled(attention, attention.q_proj(tokens + token_pe)))
-    # All tokens of all prompts in one product for each head.
-    scores = q.transpose(0, 1).flatten(1, 2) @ shared.keys.transpose(1, 2)
-    attended = (scores.softmax(-1) @ shared.values).unflatten(1, token_pe.shape[:2])
-    tokens = tokens + attention.out_proj(attended.permute(1, 2, 0, 3).flatten(2))
-    tokens = _update_tokens(block, tokens)
-
-    attention = block.cross_attn_image_to_token
-    k = attention.split_heads(_scaled(attention, attention.k_proj(tokens + token_pe)))
-    scores = k @ shared.queries.transpose(1, 2)  # (N, heads, T, P)
-    return tokens, block.norm4(_add_values(attention, shared.pixels, scores, tokens))
-
-
-def _block(
-    block: TwoWayAttentionBlock,
-    tokens: torch.Tensor,
-    pixels: torch.Tensor,
-    token_pe: torch.Tensor,
-    pixel_pe: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`TwoWayAttentionBlock.forward`; pixels (N, P, C)."""
-    placed = tokens + token_pe
-    tokens = block.norm1(tokens + block.self_attn(placed, placed, tokens))
-    placed_pixels = pixels + pixel_pe
-    tokens = tokens + _tokens_to_pixels(
-        block.cross_attn_token_to_image, tokens + token_pe, placed_pixels, pixels
+def _fresh_pixels(
+    blocks: list[TwoWayAttentionBlock], shared: SharedPixels, tokens: torch.Tensor
+) -> PromptPixels:
+    """The image's pixels, which no prompt has changed yet."""
+    n_prompts, n_tokens, _ = tokens.shape
+    n_pixels = shared.drawn.base.shape[0]
+    n_groups, n_channels, _ = shared.drawn.carried.shape
+    return PromptPixels(
+        scale=tokens.new_ones(n_prompts, n_pixels),
+        values=tokens.new_empty(n_prompts, 0, n_tokens, n_channels),
+        room=tokens.new_empty(n_prompts, n_groups * n_tokens, n_pixels),
     )
-    tokens = _update_tokens(block, tokens)
-
-    attention = block.cross_attn_image_to_token
-    k = attention.split_heads(_scaled(attention, attention.k_proj(tokens + token_pe)))
-    bias = attention.q_proj.bias.unflatten(0, (attention.num_heads, -1, 1))
-    constant = (k @ bias).flatten(1, 2)  # differs between tokens: it stays
-    absorbed = _absorb(k, attention.q_proj)
-    scores = torch.baddbmm(constant, absorbed, placed_pixels.transpose(1, 2))
-    scores = scores.unflatten(1, k.shape[1:3])
-    return tokens, block.norm4(_add_values(attention, pixels, scores, tokens))
 
 
-def _update_tokens(block: TwoWayAttentionBlock, tokens: torch.Tensor) -> torch.Tensor:
+def _run_block(
+    block: TwoWayAttentionBlock,
+    shared: SharedBlock,
+    tokens: torch.Tensor,
+    token_pe: torch.Tensor,
+    pixels: PromptPixels,
+) -> torch.Tensor:
+    """`TwoWayAttentionBlock.forward`: gives the tokens, changes the pixels."""
+    if block.skip_first_layer_pe:
+        tokens = block.self_attn(tokens, tokens, tokens)
+    else:
+        placed = tokens + token_pe
+        tokens = tokens + block.self_attn(placed, placed, tokens)
+    tokens = block.norm1(tokens)
+    tokens = tokens + _attend_to_pixels(
+        block.cross_attn_token_to_image, tokens + token_pe, shared.keys, shared.values, pixels
+    )
     tokens = block.norm2(tokens)
-    return block.norm3(tokens + block.mlp(tokens))
+    tokens = block.norm3(tokens + block.mlp(tokens))
+    _attend_to_tokens(block.cross_attn_image_to_token, tokens, token_pe, shared.queries, pixels)
+    _normalise(shared.norm, pixels)
+    return tokens
 
 
-def _tokens_to_pixels(
-    attention: Attention, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+def _attend_to_pixels(
+    attention: Attention,
+    queries: torch.Tensor,
+    keys: Projected,
+    values: Projected,
+    pixels: PromptPixels,
 ) -> torch.Tensor:
-    """Attention of tokens (N, T, C) over pixels (N, P, C); gives (N, T, C)."""
+    """Attention of tokens (N, T, C) over the pixels; gives (N, T, C)."""
     q = attention.split_heads(_scaled(attention, attention.q_proj(queries)))
-    scores = _absorb(q, attention.k_proj) @ keys.transpose(1, 2)
-    mixed = (scores.softmax(-1) @ values).unflatten(1, q.shape[1:3])  # (N, heads, T, C)
-    weight = attention.v_proj.weight.unflatten(0, (attention.num_heads, -1))
-    attended = (mixed @ weight.transpose(1, 2)).transpose(1, 2).flatten(2)
-    return attention.out_proj(attended + attention.v_proj.bias)  # probabilities sum to one
+    scores = _small_scores(q, keys, pixels) @ pixels.mixing
+    scaled = _per_head(q, keys.base)
+    passes.softmax_over_pixels(scores, scaled, _per_head(q, keys.positions), pixels.scale)
+
+    of_base = scaled.flatten(1, 2) @ values.base.transpose(1, 2)
+    of_base = of_base.unflatten(1, q.shape[::2])  # (heads, N, T, d)
+    by_row = scores @ pixels.mixing.transpose(1, 2)  # (N, heads T, R)
+    by_row = by_row.unflatten(2, pixels.values.shape[1:3]).transpose(1, 2)
+    mixed = (by_row @ pixels.values).transpose(1, 2).flatten(2)  # (N, heads T, G e)
+    mixed = mixed.unflatten(1, q.shape[1:3])
+    attended = of_base + _per_head(mixed, values.carried.transpose(1, 2))
+    attended = attended + values.constant[:, None, None]  # probabilities sum to one
+    return attention.out_proj(attended.permute(1, 2, 0, 3).flatten(2))
 
 
-def _add_values(
-    attention: Attention, pixels: torch.Tensor, scores: torch.Tensor, tokens: torch.Tensor
-) -> torch.Tensor:
-    """Pixels (N or 1, P, C) and what they attend to by scores (N, heads, T, P), added."""
+def _attend_to_tokens(
+    attention: Attention,
+    tokens: torch.Tensor,
+    token_pe: torch.Tensor,
+    queries: Projected,
+    pixels: PromptPixels,
+) -> None:
+    """Attention of the pixels over tokens (N, T, C), added to the pixels."""
+    k = attention.split_heads(_scaled(attention, attention.k_proj(tokens + token_pe)))
+    n_prompts, n_heads, n_tokens, _ = k.shape
+    first_row, n_rows = pixels.n_rows, pixels.n_rows + n_heads * n_tokens
+    pixels.room[:, first_row:n_rows] = _small_scores(k, queries, pixels) @ pixels.mixing
+    passes.softmax_over_tokens(
+        pixels.room,
+        first_row,
+        _per_head(k, queries.base),
+        _per_head(k, queries.positions),
+        pixels.scale,
+        (k @ queries.constant.unsqueeze(-1)).squeeze(-1),  # differs between tokens: it stays
+    )
     v = attention.split_heads(attention.v_proj(tokens))
-    weight = attention.out_proj.weight.T.unflatten(0, (attention.num_heads, -1))
-    projected = v @ weight  # (N, heads, T, C)
-    projected[:, 0] += attention.out_proj.bias  # one head's probabilities sum to one
-    probabilities = scores.softmax(2).flatten(1, 2)
-    return torch.baddbmm(pixels, probabilities.transpose(1, 2), projected.flatten(1, 2))
+    with_one = torch.cat([v, v.new_ones(n_prompts, n_heads, n_tokens, 1)], dim=-1)
+    pixels.values = torch.cat([pixels.values, with_one], dim=1)
+    pixels.n_rows = n_rows
 
 
-def _absorb(tokens: torch.Tensor, projection: nn.Linear) -> torch.Tensor:
-    """Heads of tokens (N, heads, T, c) times a projection's rows: (N, heads * T, C)."""
-    weight = projection.weight.unflatten(0, (tokens.shape[1], -1))
-    return (tokens @ weight).flatten(1, 2)
+def _normalise(norm: SharedNorm, pixels: PromptPixels) -> None:
+    """Divide the pixels by their deviation over the channels; the rest of a norm is shared."""
+    values = pixels.values
+    small = _expand(_per_group(values, norm.carried).flatten(1, 2), values)  # (N, R, R)
+    passes.normalise_pixels(
+        pixels.room,
+        small @ pixels.mixing,
+        _per_head(values, norm.cross),
+        pixels.scale,
+        norm.base_squares,
+        norm.n_channels,
+        norm.eps,
+    )
+
+
+def _small_scores(x: torch.Tensor, projected: Projected, pixels: PromptPixels) -> torch.Tensor:
+    """Products of heads (N, heads, T, d) with the directions of `mixing`: (N, heads T, R)."""
+    return _expand(_per_head(x, projected.carried).transpose(0, 1).flatten(1, 2), pixels.values)
+
+
+def _expand(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Products with carried channels (N, A, G e) to products with their tokens (N, A, G T)."""
+    by_group = x.unflatten(2, values.shape[1::2]).transpose(1, 2)
+    return (by_group @ values.transpose(2, 3)).transpose(1, 2).flatten(2)
+
+
+def _per_head(x: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Each head's (N, T, d) times its (d, S), all prompts in one product: (heads, N, T, S)."""
+    n_prompts, _, n_tokens, _ = x.shape
+    products = x.transpose(0, 1).flatten(1, 2) @ maps
+    return products.unflatten(1, (n_prompts, n_tokens))
+
+
+def _per_group(values: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """The same, prompts first: (N, G, T, S)."""
+    return _per_head(values, maps).transpose(0, 1)
 
 
 def _scaled(attention: Attention, x: torch.Tensor) -> torch.Tensor:

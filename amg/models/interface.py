@@ -1,7 +1,7 @@
 """The one interface between the mask generator and every family of models."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,10 +26,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The M masks of a chunk of prompts that passed the predicted-IoU filter, prompt by prompt.
+    """The M masks of a batch of prompts that passed the predicted-IoU filter, prompt by prompt.
 
     `logits` (M, h, w) low-res; `predicted_iou` (M,) float; `prompt_index` and `level` (M,) int64:
-    which prompt of the chunk, and which of its masks.
+    which of an image's prompts, and which of its masks.
     """
 
     logits: torch.Tensor
@@ -73,11 +73,17 @@ class PromptableModel(Protocol):
         ...
 
     def decode(
-        self, features: torch.Tensor, frame: Frame, points_xy: np.ndarray, pred_iou_thresh: float
-    ) -> Candidates:
+        self,
+        features: torch.Tensor,
+        frame: Frame,
+        points_xy: np.ndarray,
+        pred_iou_thresh: float,
+        points_per_batch: int,
+    ) -> Iterator[Candidates]:
         """The candidates of single-point prompts (N, 2), in the crop's pixels, on one image.
 
         Kept are masks with predicted IoU above `pred_iou_thresh`; all, where that is not positive.
+        They come for `points_per_batch` prompts at a time.
         """
         ...
 

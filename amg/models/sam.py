@@ -4,7 +4,7 @@ Sources: "Segment Anything" (2023), appendix A; `segment_anything/modeling/sam.p
 `segment_anything/utils/transforms.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from amg.models import fast_decoder
+from amg.models.decoding import decode_points, fast_draw, plain_draw
 from amg.models.interface import Candidates, Frame, ModelInfo, is_plain_wanted
-from amg.models.mask_decoder import DecodedTokens, MaskDecoder
+from amg.models.mask_decoder import MaskDecoder
 from amg.models.prompt_encoder import PromptEncoder
 from amg.ops.resample import Resampling, bilinear_taps
 
 _FOREGROUND = 1
-_CACHE_BYTES = 8 * 2**20  # of pixels in flight: several such arrays are alive at once
 
 
 class ImageEncoder(Protocol):
@@ -111,54 +110,26 @@ class SAMModel(nn.Module):
         return self.image_encoder(pixels)
 
     def decode(
-        self, features: torch.Tensor, frame: Frame, points_xy: np.ndarray, pred_iou_thresh: float
-    ) -> Candidates:
+        self,
+        features: torch.Tensor,
+        frame: Frame,
+        points_xy: np.ndarray,
+        pred_iou_thresh: float,
+        points_per_batch: int,
+    ) -> Iterator[Candidates]:
         """Three masks for each of N points on one image, less those of low predicted IoU.
 
         features (256, h, w); points_xy (N, 2) float64 in the crop's pixels.
-        Masks are drawn only for the prompts that have one above the threshold.
         """
         sparse = self._embed_points(points_xy, frame)
-        image, positions = features.unsqueeze(0), self.prompt_encoder.get_dense_pe()
-        dense = self.prompt_encoder.no_mask_dense()
-        decoder = self.mask_decoder
-        if self.plain:
-            decoded = decoder.attend(image, positions, sparse, dense)
-            parts = [self._draw(decoded, pred_iou_thresh)]
-        else:
-            shared = fast_decoder.share_pixels(decoder, image, positions, dense)
-            parts = [
-                self._draw(fast_decoder.attend(decoder, shared, chunk), pred_iou_thresh)
-                for chunk in sparse.split(self._prompts_at_once(features, len(sparse)))
-            ]
-        logits, predicted_iou, passes = (torch.cat(column) for column in zip(*parts, strict=True))
-        prompt_index, level = passes.nonzero(as_tuple=True)
-        return Candidates(logits, predicted_iou, prompt_index, level)
-
-    def _prompts_at_once(self, features: torch.Tensor, n_prompts: int) -> int:
-        """How many prompts to decode together: on a CPU, what its cache holds the pixels of."""
-        if features.device.type != "cpu":
-            return n_prompts
-        return max(1, _CACHE_BYTES // (features.numel() * features.element_size()))
-
-    def _draw(
-        self, decoded: DecodedTokens, pred_iou_thresh: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (M, h, w) and predicted IoU (M,) of what passes; which does, (N, 3)."""
-        decoder = self.mask_decoder
-        predicted_iou = decoded.predicted_iou[:, 1:]
-        passes = (
-            predicted_iou > pred_iou_thresh
-            if pred_iou_thresh > 0
-            else torch.ones_like(predicted_iou, dtype=torch.bool)
+        choose = plain_draw if self.plain else fast_draw
+        draw = choose(
+            self.mask_decoder,
+            features.unsqueeze(0),
+            self.prompt_encoder.get_dense_pe(),
+            self.prompt_encoder.no_mask_dense(),
         )
-        drawn = passes.any(dim=1)
-        if self.plain:
-            pixels, tokens = decoded.pixels[drawn], decoded.mask_tokens[drawn]
-            logits = decoder.draw(decoder.upscale(pixels), tokens)[:, 1:]
-        else:
-            logits = fast_decoder.draw(decoder, decoded, drawn, slice(1, None))
-        return logits[passes[drawn]], predicted_iou[passes], passes
+        return decode_points(draw, sparse, pred_iou_thresh, points_per_batch)
 
     def _embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
         """Sparse embeddings (N, 2, C) of N points in the crop's pixels."""

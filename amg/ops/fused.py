@@ -6,19 +6,17 @@ a threshold so does every pixel that they give: only blocks of pixels along the 
 computed. Memory beside the result is a few low-res columns.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from amg.ops import rle
+from amg.ops.compiled import compiled
 from amg.ops.resample import TAPS, AxisTaps, Resampling
+from amg.ops.threads import map_in_threads
 from amg.records import Rle
 
 _OFF, _ON, _MIXED = 0, 1, 2
@@ -27,18 +25,6 @@ _FIRST_CAPACITY = 4096
 Int64s = npt.NDArray[np.int64]
 Axis = tuple[Int64s, Int64s, npt.NDArray[np.float32]]
 """Of an axis: the blocks' starts among the low-res values, their edges, each output's weights."""
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call: some five seconds for all, once a machine.
-
-    Without the GIL, so that threads of ours share the masks: numba's own pool is not safe under
-    threads that others start.
-    """
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder that numba may write to: each process compiles anew
-        return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 def measure_masks(
@@ -85,21 +71,13 @@ def _axes(resampling: Resampling) -> tuple[Axis, Axis]:
 
 
 def _share(logits: torch.Tensor, work: Callable[[np.ndarray], Any]) -> list[Any]:
-    """Apply `work` to parts of the masks, in as many threads as torch has."""
+    """Apply `work` to parts of the masks, in threads."""
     array = logits.contiguous().numpy()
-    n_threads = torch.get_num_threads()
-    parts = np.array_split(array, max(1, min(len(array), 4 * n_threads)))
-    if n_threads == 1 or len(parts) == 1:
-        return [work(part) for part in parts]
-    return list(_pool(os.getpid(), n_threads).map(work, parts))
+    n_parts = min(len(array), 4 * torch.get_num_threads())
+    return map_in_threads(work, np.array_split(array, max(1, n_parts)))
 
 
-@cache
-def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:  # one a process: forks have none
-    return ThreadPoolExecutor(n_threads, "amg-masks")
-
-
-@_compiled
+@compiled
 def _measure(
     logits: npt.NDArray[np.float32],
     rows: Axis,
@@ -165,7 +143,7 @@ def _measure(
     return areas, boxes
 
 
-@_compiled
+@compiled
 def _borders(
     logits: npt.NDArray[np.float32],
     rows: Axis,
@@ -224,7 +202,7 @@ def _borders(
     return borders[:end], counts
 
 
-@_compiled
+@compiled
 def _find_changes(
     row_starts: Int64s,
     least: npt.NDArray[np.float32],
@@ -250,7 +228,7 @@ def _find_changes(
     return n_blocks
 
 
-@_compiled
+@compiled
 def _with_room(borders: Int64s, end: int, n_more: int) -> Int64s:
     """The array, or a larger one with the same first `end` values."""
     if end + n_more <= len(borders):
@@ -260,7 +238,7 @@ def _with_room(borders: Int64s, end: int, n_more: int) -> Int64s:
     return grown
 
 
-@_compiled
+@compiled
 def _put(borders: Int64s, begin: int, end: int, border: int) -> int:
     """Add a border and give the new end; a run that goes on in the next column has none there."""
     if end > begin and borders[end - 1] == border:
@@ -269,7 +247,7 @@ def _put(borders: Int64s, begin: int, end: int, border: int) -> int:
     return end + 1
 
 
-@_compiled
+@compiled
 def _extremes(
     mask: npt.NDArray[np.float32],
     left: int,
@@ -283,7 +261,7 @@ def _extremes(
         most[row] = max(a, b, c)
 
 
-@_compiled
+@compiled
 def _column_values(
     mask: npt.NDArray[np.float32], top: int, left: int, weights: npt.NDArray[np.float32]
 ) -> tuple[np.float32, np.float32, np.float32]:
@@ -296,7 +274,7 @@ def _column_values(
     )
 
 
-@_compiled
+@compiled
 def _value(
     weights: npt.NDArray[np.float32], y: int, a: np.float32, b: np.float32, c: np.float32
 ) -> np.float32:

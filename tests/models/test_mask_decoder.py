@@ -9,6 +9,7 @@ from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 from amg.models import fast_decoder
 from amg.models.mask_decoder import MaskDecoder
+from amg.models.shared_pixels import share_pixels
 from amg.models.two_way_transformer import Attention, TwoWayTransformer
 
 N, DIM = 5, 32
@@ -148,21 +149,44 @@ def test_channels_must_split_into_heads():
         Attention(32, 3, downsample_rate=2)
 
 
+FAST_CONFIGS = {name: config for name, config in CONFIGS.items() if name != "activations"}
+
+
+@pytest.mark.parametrize("size_hw", [(6, 5), (1, 1), (19, 21)], ids=str)
 @pytest.mark.parametrize("dtype", BOTH_DTYPES, ids=str)
-@pytest.mark.parametrize(("transformer", "decoder"), CONFIGS.values(), ids=CONFIGS)
-def test_the_fast_way_gives_the_same(transformer, decoder, dtype):
+@pytest.mark.parametrize(("transformer", "decoder"), FAST_CONFIGS.values(), ids=FAST_CONFIGS)
+def test_the_fast_way_gives_the_same(transformer, decoder, dtype, size_hw):
     ours, _ = decoder_twins(transformer, decoder, dtype)
-    image, positions, sparse, dense = prompts(dtype)
+    image, positions, sparse, dense = prompts(dtype, size_hw=size_hw)
     dense = dense[:1]  # one for all prompts
     plain = ours.attend(image, positions, sparse, dense)
-    shared = fast_decoder.share_pixels(ours, image, positions, dense)
+    shared = share_pixels(ours, image, positions, dense)
     fast = fast_decoder.attend(ours, shared, sparse)
-    assert_close(fast.pixels, plain.pixels)
     assert_close(fast.mask_tokens, plain.mask_tokens)
     assert_close(fast.predicted_iou, plain.predicted_iou)
+    drawn = ours.draw(ours.upscale(plain.pixels), plain.mask_tokens)
+    assert_close(fast_decoder.draw(ours, shared, fast, slice(None)), drawn)
 
-    some = torch.arange(N) % 2 == 0
-    drawn = ours.draw(ours.upscale(plain.pixels[some]), plain.mask_tokens[some])[:, 1:]
-    assert_close(fast_decoder.draw(ours, fast, some, slice(1, None)), drawn)
-    none = torch.zeros(N, dtype=torch.bool)
-    assert fast_decoder.draw(ours, fast, none, slice(1, None)).shape == (0, *drawn.shape[1:])
+    some = torch.tensor([True, False, False, True, True])
+    for masks in (slice(1, None), slice(0, 1)):
+        found = fast_decoder.draw(ours, shared, fast.select(some), masks)
+        assert_close(found, drawn[some][:, masks])
+    none = fast_decoder.draw(ours, shared, fast.select(some & False), slice(1, None))
+    assert none.shape == (0, *drawn[:, 1:].shape[1:])
+
+
+def test_the_fast_way_draws_in_tiles(monkeypatch):
+    ours, _ = decoder_twins()
+    image, positions, sparse, dense = prompts(torch.float32, size_hw=(9, 7))
+    shared = share_pixels(ours, image, positions, dense[:1])
+    fast = fast_decoder.attend(ours, shared, sparse)
+    whole = fast_decoder.draw(ours, shared, fast, slice(1, None))
+    monkeypatch.setattr(fast_decoder, "_TILE_ELEMENTS", 10 * DIM)
+    assert_close(fast_decoder.draw(ours, shared, fast, slice(1, None)), whole)
+
+
+def test_the_fast_way_knows_one_activation():
+    ours, _ = decoder_twins(changes={"activation": nn.ReLU})
+    image, positions, _, dense = prompts(torch.float32)
+    with pytest.raises(ValueError, match="knows GELU alone, not ReLU"):
+        share_pixels(ours, image, positions, dense[:1])

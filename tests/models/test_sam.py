@@ -138,7 +138,7 @@ def test_slivers_do_not_fail(models, size_hw):
     assert sorted(frame.resized_hw) == [1, IMGSZ]
     features = model.encode(pixels)
     assert features.isfinite().all()
-    candidates = model.decode(features[0], frame, make_points(size_hw), 0.0)
+    candidates = decode_all(model, features[0], frame, make_points(size_hw), 0.0)
     masks = model.upsample(candidates.logits, frame)
     assert masks.shape == (3 * N_POINTS, *size_hw)
     assert masks.isfinite().all()
@@ -167,13 +167,19 @@ def test_decode_equals_the_originals_prediction(models, size_hw, share_dropped):
     assert {int(n) for n in keep.sum(dim=1)} & {1, 2}, "no prompt keeps some of its masks"
 
     _, (frame,) = ours.preprocess([image])
-    candidates = ours.decode(features[0], frame, points_xy, threshold)
+    candidates = decode_all(ours, features[0], frame, points_xy, threshold)
     prompt_index, level = keep.nonzero(as_tuple=True)
     assert torch.equal(candidates.prompt_index, prompt_index)
     assert torch.equal(candidates.level, level)
     assert_close(candidates.predicted_iou, predicted_iou[keep])
     assert_close(candidates.logits, low_res[keep])
     assert_close(ours.upsample(candidates.logits, frame), masks[keep])
+
+
+def decode_all(model, features, frame, points_xy, threshold):
+    """The candidates of all points in one batch."""
+    (candidates,) = model.decode(features, frame, points_xy, threshold, len(points_xy))
+    return candidates
 
 
 def between(values, share):
@@ -190,8 +196,8 @@ def test_a_threshold_that_is_not_positive_keeps_all(models, threshold):
     image, points_xy = make_image((60, 128)), make_points((60, 128))
     _, features, _, predicted_iou, low_res = original_result(theirs, image, points_xy)
     assert predicted_iou.min() < -0.1 < 0 < predicted_iou.max()
-    candidates = ours.decode(
-        features[0], Frame((60, 128), (60, 128), (128, 128)), points_xy, threshold
+    candidates = decode_all(
+        ours, features[0], Frame((60, 128), (60, 128), (128, 128)), points_xy, threshold
     )
     assert candidates.prompt_index.tolist() == [i for i in range(N_POINTS) for _ in range(3)]
     assert candidates.level.tolist() == [0, 1, 2] * N_POINTS
@@ -206,21 +212,38 @@ def test_masks_at_the_threshold_are_dropped(models):
         make_points((128, 128)),
     )
     features = random(DIM, 8, 8)
-    every = model.decode(features, frame, points_xy, 0.0).predicted_iou
+    every = decode_all(model, features, frame, points_xy, 0.0).predicted_iou
     threshold = float(every.max())
-    assert len(model.decode(features, frame, points_xy, threshold).predicted_iou) == 0
+    assert len(decode_all(model, features, frame, points_xy, threshold).predicted_iou) == 0
     below = float(np.nextafter(np.float32(threshold), np.float32(0)))
-    assert len(model.decode(features, frame, points_xy, below).predicted_iou) == 1
+    assert len(decode_all(model, features, frame, points_xy, below).predicted_iou) == 1
 
 
 def test_no_candidates(models):
     model, frame = models[0], Frame((50, 100), (64, 128), (128, 128))
-    none = model.decode(random(DIM, 8, 8), frame, make_points((50, 100)), 1e6)
+    none = decode_all(model, random(DIM, 8, 8), frame, make_points((50, 100)), 1e6)
     assert none.logits.shape == (0, 32, 32)
     assert none.predicted_iou.shape == none.prompt_index.shape == none.level.shape == (0,)
     assert model.upsample(none.logits, frame).shape == (0, 50, 100)
-    no_points = model.decode(random(DIM, 8, 8), frame, np.zeros((0, 2)), 0.0)
-    assert no_points.logits.shape == (0, 32, 32)
+    assert list(model.decode(random(DIM, 8, 8), frame, np.zeros((0, 2)), 0.0, 64)) == []
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("points_per_batch", [1, 4, 100])
+def test_batches_of_points_change_nothing(models, plain, points_per_batch, monkeypatch):
+    model, frame = models[0], Frame((50, 100), (64, 128), (128, 128))
+    monkeypatch.setattr(model, "plain", plain)
+    points_xy, features = make_points((50, 100)), random(DIM, 8, 8)
+    whole = decode_all(model, features, frame, points_xy, 0.0)
+    threshold = between(whole.predicted_iou, 0.5)
+    whole = decode_all(model, features, frame, points_xy, threshold)
+    batches = list(model.decode(features, frame, points_xy, threshold, points_per_batch))
+    assert len(batches) == -(-N_POINTS // points_per_batch)
+    for name in ("prompt_index", "level"):
+        joined = torch.cat([getattr(batch, name) for batch in batches])
+        assert torch.equal(joined, getattr(whole, name))
+    for name in ("logits", "predicted_iou"):
+        assert_close(torch.cat([getattr(batch, name) for batch in batches]), getattr(whole, name))
 
 
 # --- the size of the input ------------------------------------------------------------------------
@@ -246,7 +269,7 @@ def test_set_imgsz_equals_the_original_of_that_size(imgsz):
 
     pixels, (frame,) = ours.preprocess([image])
     features = ours.encode(pixels)
-    candidates = ours.decode(features[0], frame, points_xy, 0.0)
+    candidates = decode_all(ours, features[0], frame, points_xy, 0.0)
     masks = ours.upsample(candidates.logits, frame)
     results = (pixels, features, masks, candidates.predicted_iou, candidates.logits)
     for mine, their in zip(results, expected, strict=True):

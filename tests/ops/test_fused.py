@@ -76,8 +76,8 @@ def test_a_first_step_that_shrinks_is_refused():
 
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_areas_boxes_and_runs_are_those_of_the_full_masks(frame, n_threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+def test_areas_boxes_and_runs_are_those_of_the_full_masks(frame, n_threads, set_threads):
+    set_threads(n_threads)
     # Rounding decides about values exactly at a threshold: those of `steps` are tested below.
     logits, size_hw = make_logits(frame[0])[:-2], frame[3]
     logits = torch.cat([logits[:12], logits[13:]]) + 1e-3  # nor flat ones at 0, 1 and -1

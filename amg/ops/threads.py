@@ -1,0 +1,45 @@
+"""Share work between threads of our own, each of which computes with one thread.
+
+Many small products in a row, as the mask decoder makes them, gain little from threads inside each;
+whole chunks in threads do. Torch and our compiled loops release Python's lock while they compute.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Apply `work` to each item, in as many threads as torch would use; results in order.
+
+    Inside, inference mode is as outside. `work` itself must not call this.
+    """
+    n_threads = torch.get_num_threads()
+    if n_threads == 1 or len(items) <= 1:
+        return [work(item) for item in items]
+    in_inference = torch.is_inference_mode_enabled()
+
+    def work_alike(item: Item) -> Result:
+        with torch.inference_mode(in_inference):
+            return work(item)
+
+    results = list(_pool(os.getpid(), n_threads).map(work_alike, items))
+    # A number set in one thread is also what threads yet to be born start with: set it right again.
+    torch.set_num_threads(n_threads)
+    return results
+
+
+@cache
+def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:  # one a process: forks have none
+    def compute_alone() -> None:
+        torch.get_num_threads()  # torch sets a new thread up at its first question, over our number
+        torch.set_num_threads(1)
+
+    return ThreadPoolExecutor(n_threads, "amg", initializer=compute_alone)
