@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from amg.errors import ConfigError
 
@@ -36,8 +36,11 @@ class GeneratorConfig(_Strict):
 
     points_per_side: int | None = Field(default=32, ge=1, le=1024)
     """Points along one side of the image: points_per_side ** 2 prompts. None: `point_grids`."""
-    points_per_batch: int = Field(default=64, ge=1)
-    """Prompts that the model decodes at once."""
+    memory_budget: Annotated[ByteSize, Field(gt=0)] | None = None
+    """Bytes, or "2GB", for prompts and masks in flight, beside the model, its image encoder's
+    arrays and the image. None: a quarter of what the device has free."""
+    points_per_batch: int | None = Field(default=None, ge=1)
+    """Prompts that the model decodes at once. None: what the memory budget allows."""
     pred_iou_thresh: UnitInterval = 0.88
     """Keep masks whose predicted IoU is above; 0 keeps all."""
     stability_score_thresh: UnitInterval = 0.95
@@ -58,8 +61,8 @@ class GeneratorConfig(_Strict):
     """Instead of `points_per_side`: for each layer, points (x, y) in the unit square."""
     min_mask_region_area: int = Field(default=0, ge=0)
     """Fill holes and drop islands smaller than this many pixels; 0 leaves masks alone."""
-    encoder_batch_size: int = Field(default=4, ge=1)
-    """Crops that the image encoder takes at once."""
+    encoder_batch_size: int | None = Field(default=None, ge=1)
+    """Crops that the image encoder takes at once. None: 1 on a CPU, 4 on other devices."""
 
     @model_validator(mode="before")
     @classmethod

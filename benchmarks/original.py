@@ -40,6 +40,8 @@ _PARAMETERS = (
 def original_generator(model: SAMModel, config: GeneratorConfig) -> SamAutomaticMaskGenerator:
     """Build the original generator with a model's weights and the same parameters."""
     parameters = {name: getattr(config, name) for name in _PARAMETERS}
+    if parameters["points_per_batch"] is None:
+        del parameters["points_per_batch"]  # its own default
     return SamAutomaticMaskGenerator(original_sam(model), output_mode="coco_rle", **parameters)
 
 

@@ -46,7 +46,7 @@ from amg.models.registry import locate_weights
 logger = logging.getLogger(__name__)
 _BATCH = 32_768
 _SHOWN = 5
-_NOT_DECISIVE = {"points_per_batch", "encoder_batch_size"}  # speed and memory only
+_NOT_DECISIVE = {"memory_budget", "points_per_batch", "encoder_batch_size"}  # speed and memory only
 
 INPUTS_SCHEMA = pa.schema(
     [

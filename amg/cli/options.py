@@ -29,6 +29,12 @@ CheckpointOption = Annotated[
     Path | None, typer.Option(help="Weights, instead of the model's own: .pth, .pt, .safetensors.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: GPU if any.")]
+MemoryBudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Bytes, e.g. 2GB, for prompts and masks in flight; default: a quarter of what is free."
+    ),
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A YAML file; see configs/.")]
 SetOption = Annotated[
     list[str] | None,

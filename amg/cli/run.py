@@ -19,6 +19,7 @@ from amg.cli.options import (
     InputsArgument,
     LimitOption,
     MaxFailureRateOption,
+    MemoryBudgetOption,
     ModelOption,
     OutOption,
     RunArgument,
@@ -54,6 +55,7 @@ def run(
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
+    memory_budget: MemoryBudgetOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     limit: LimitOption = None,
@@ -84,6 +86,7 @@ def run(
         config,
         set_,
         model={"name": model, "checkpoint": checkpoint, "device": device},
+        generator={"memory_budget": memory_budget},
         run={"max_failure_rate": max_failure_rate},
         engine=_engine(engine, address, workers, cpus_per_worker, gpus_per_worker),
     )

@@ -18,16 +18,16 @@ def filter_candidates(
     crop: Crop,
     size_hw: tuple[int, int],
     config: GeneratorConfig,
-) -> MaskBatch:
+) -> tuple[MaskBatch, torch.Tensor]:
     """Measure each candidate at full resolution; keep the stable ones that the crop holds whole.
 
-    points_xy (N, 2) are the chunk's prompts; size_hw is the whole image's.
+    points_xy (N, 2) are the crop's prompts; size_hw is the whole image's. Gives the masks and
+    their low-res logits (M, h, w).
     """
     scores, boxes_xyxy = measure_masks(
         model, candidates.logits, frame, config.stability_score_offset
     )
     masks = MaskBatch(
-        logits=candidates.logits,
         boxes_xyxy=boxes_xyxy,
         predicted_iou=candidates.predicted_iou,
         stability_score=scores,
@@ -37,4 +37,4 @@ def filter_candidates(
     keep = ~touches_crop_edge(boxes_xyxy, crop.box_xyxy, size_hw)
     if config.stability_score_thresh > 0:
         keep &= scores >= config.stability_score_thresh
-    return masks.select(keep)
+    return masks.select(keep), candidates.logits[keep]

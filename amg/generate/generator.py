@@ -19,12 +19,14 @@ from amg.generate.crops import Crop, crop_image
 from amg.generate.filters import filter_candidates
 from amg.generate.full_size import encode_masks
 from amg.generate.mask_batch import MaskBatch
+from amg.generate.memory import allow
 from amg.generate.nms import suppress_duplicates
 from amg.generate.points import layer_grids
 from amg.generate.regions import clean_small_regions
+from amg.generate.waiting import Encode, WaitingMasks
 from amg.models.interface import Candidates, Frame, PromptableModel
 from amg.ops import rle
-from amg.records import ImageResult, Mask, StageSeconds
+from amg.records import ImageResult, Mask, Rle, StageSeconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class MaskGenerator:
         self._heartbeat = heartbeat
         self.config = (config or GeneratorConfig()).for_model(model.info.generator_defaults)
         self._grids = layer_grids(self.config)
+        self._allowance = allow(self.config, model)
 
     def generate(self, image: np.ndarray) -> ImageResult:
         """Segment everything in an image, (H, W, 3) uint8 RGB.
@@ -79,15 +82,16 @@ class MaskGenerator:
 
     def with_smaller_batches(self) -> "MaskGenerator | None":
         """The same with a quarter of the batches, for less memory; None if they are at one."""
-        config = self.config
-        if config.points_per_batch == 1 and config.encoder_batch_size == 1:
+        allowed = self._allowance
+        if allowed.points_per_batch == 1 and allowed.encoder_batch_size == 1:
             return None
         smaller = {
-            "points_per_batch": max(1, config.points_per_batch // 4),
-            "encoder_batch_size": max(1, config.encoder_batch_size // 4),
+            "points_per_batch": max(1, allowed.points_per_batch // 4),
+            "encoder_batch_size": max(1, allowed.encoder_batch_size // 4),
+            "memory_budget": max(1, 2 * allowed.waiting_bytes // 4),
         }
         return MaskGenerator(
-            self.model, config.model_copy(update=smaller), heartbeat=self._heartbeat
+            self.model, self.config.model_copy(update=smaller), heartbeat=self._heartbeat
         )
 
     @torch.inference_mode()
@@ -102,7 +106,7 @@ class MaskGenerator:
         tasks = self._crop_tasks(images)
         # cuDNN would round convolutions to TF32 by default: not the original's float32.
         with torch.backends.cudnn.flags(allow_tf32=False):
-            while batch := list(islice(tasks, self.config.encoder_batch_size)):
+            while batch := list(islice(tasks, self._allowance.encoder_batch_size)):
                 self._process_batch(batch, in_progress)
         return [
             self._finish(image.shape[:2], progress)
@@ -136,23 +140,17 @@ class MaskGenerator:
         points_xy = self._grids[task.crop.layer] * np.array([width, height])
         config = self.config
         candidates = self.model.decode(
-            features, frame, points_xy, config.pred_iou_thresh, config.points_per_batch
+            features, frame, points_xy, config.pred_iou_thresh, self._allowance.points_per_batch
         )
-        batches = [
-            masks
-            for batch in candidates
-            if len(masks := self._filter(batch, points_xy, task, frame))
-        ]
-        if not batches:
-            return []
-        masks = MaskBatch.concatenate(batches)
-        keep = suppress_duplicates(masks.boxes_xyxy, masks.predicted_iou, config.box_nms_thresh)
-        return self._encode_masks(masks.select(keep), task, frame)
+        waiting = WaitingMasks(self._encoder(task, frame), self._allowance.waiting_bytes)
+        for batch in candidates:
+            waiting.add(*self._filter(batch, points_xy, task, frame))
+        return _masks_in_image(*waiting.survivors(config.box_nms_thresh), task.crop)
 
     def _filter(
         self, candidates: Candidates, points_xy: np.ndarray, task: _CropTask, frame: Frame
-    ) -> MaskBatch:
-        """The good masks of a batch of prompts among (N, 2), in the crop's pixels."""
+    ) -> tuple[MaskBatch, torch.Tensor]:
+        """The good masks of a batch of prompts among (N, 2), in the crop's pixels, and logits."""
         self._heartbeat()
         size_hw = task.image.shape[0], task.image.shape[1]
         prompts = torch.from_numpy(points_xy).to(candidates.level.device)
@@ -160,34 +158,10 @@ class MaskGenerator:
             candidates, prompts, self.model, frame, task.crop, size_hw, self.config
         )
 
-    def _encode_masks(self, masks: MaskBatch, task: _CropTask, frame: Frame) -> list[Mask]:
-        """Draw the survivors again at full resolution, and write them in the image's frame."""
+    def _encoder(self, task: _CropTask, frame: Frame) -> Encode:
+        """What draws low-res logits at full resolution, and encodes them in the image's frame."""
         size_hw = task.image.shape[0], task.image.shape[1]
-        rles = encode_masks(self.model, masks.logits, frame, task.crop, size_hw)
-        x0, y0, _, _ = task.crop.box_xyxy
-        rows = zip(
-            rles,
-            masks.boxes_xyxy.tolist(),
-            masks.predicted_iou.tolist(),
-            masks.stability_score.tolist(),
-            masks.points_xy.tolist(),
-            masks.level.tolist(),
-            strict=True,
-        )
-        return [
-            Mask(
-                rle=encoded,
-                area=rle.area(encoded),
-                bbox_xywh=(box[0] + x0, box[1] + y0, box[2] - box[0], box[3] - box[1]),
-                predicted_iou=predicted_iou,
-                stability_score=stability,
-                point_xy=(point[0] + x0, point[1] + y0),
-                crop_box_xywh=task.crop.box_xywh,
-                crop_layer=task.crop.layer,
-                level=level,
-            )
-            for encoded, box, predicted_iou, stability, point, level in rows
-        ]
+        return lambda logits: encode_masks(self.model, logits, frame, task.crop, size_hw)
 
     def _finish(self, size_hw: tuple[int, int], progress: _ImageInProgress) -> ImageResult:
         """Remove duplicates between crops, and clean small regions."""
@@ -199,6 +173,34 @@ class MaskGenerator:
             masks = clean_small_regions(masks, self.config.min_mask_region_area, threshold)
         seconds = StageSeconds(encode=progress.encode_s, masks=progress.masks_s)
         return ImageResult((size_hw[0], size_hw[1]), tuple(masks), seconds)
+
+
+def _masks_in_image(masks: MaskBatch, rles: list[Rle], crop: Crop) -> list[Mask]:
+    """Records of a crop's masks, in the image's pixels."""
+    x0, y0, _, _ = crop.box_xyxy
+    rows = zip(
+        rles,
+        masks.boxes_xyxy.tolist(),
+        masks.predicted_iou.tolist(),
+        masks.stability_score.tolist(),
+        masks.points_xy.tolist(),
+        masks.level.tolist(),
+        strict=True,
+    )
+    return [
+        Mask(
+            rle=encoded,
+            area=rle.area(encoded),
+            bbox_xywh=(box[0] + x0, box[1] + y0, box[2] - box[0], box[3] - box[1]),
+            predicted_iou=predicted_iou,
+            stability_score=stability,
+            point_xy=(point[0] + x0, point[1] + y0),
+            crop_box_xywh=crop.box_xywh,
+            crop_layer=crop.layer,
+            level=level,
+        )
+        for encoded, box, predicted_iou, stability, point, level in rows
+    ]
 
 
 def _suppress_between_crops(masks: list[Mask], iou_threshold: float) -> list[Mask]:

@@ -1,4 +1,4 @@
-"""Masks on their way through the generator."""
+"""What is known of masks on their way through the generator."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -7,14 +7,12 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class MaskBatch:
-    """M masks on their way through the generator: one row of each tensor is one mask.
+    """What is known of M masks but their shapes: one row of each tensor is one mask.
 
-    `logits` (M, h, w) low-res, from which the full mask can be drawn again at any time;
     `boxes_xyxy` (M, 4) int64; `predicted_iou` and `stability_score` (M,) float; `points_xy` (M, 2)
     float64; `level` (M,) int64. Boxes and points are in the crop's pixels.
     """
 
-    logits: torch.Tensor
     boxes_xyxy: torch.Tensor
     predicted_iou: torch.Tensor
     stability_score: torch.Tensor
@@ -28,6 +26,12 @@ class MaskBatch:
         """Take the masks of a bool mask (M,) or an index (K,), in its order."""
         rows = {f.name: getattr(self, f.name)[index.to(self.level.device)] for f in fields(self)}
         return replace(self, **rows)
+
+    @staticmethod
+    def empty() -> "MaskBatch":
+        """No masks."""
+        none = torch.zeros(0)
+        return MaskBatch(torch.zeros(0, 4), none, none, torch.zeros(0, 2), none)
 
     @staticmethod
     def concatenate(batches: "list[MaskBatch]") -> "MaskBatch":

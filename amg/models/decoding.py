@@ -35,6 +35,16 @@ def decode_points(
         yield Candidates(logits, scores, first + prompt_index, level)
 
 
+def bytes_per_point(size_hw: tuple[int, int], in_threads: bool) -> int:
+    """What one of many prompts on (h, w) pixels needs at most, from prompt to logits.
+
+    Threads hold few prompts' arrays at once: their logits remain, as made, joined and filtered.
+    Otherwise the largest are the features that masks are drawn from, (4 h, 4 w, 32) and copies.
+    """
+    h, w = size_hw
+    return h * w * (3 * 3 * 16 * 4 if in_threads else 12_000)
+
+
 def plain_draw(
     decoder: MaskDecoder, image: torch.Tensor, positions: torch.Tensor, dense: torch.Tensor
 ) -> Draw:

@@ -64,6 +64,16 @@ class PromptableModel(Protocol):
     plain: bool
     """Whether to compute as the papers write it: the reference that faster ways are tested by."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        ...
+
+    @property
+    def bytes_per_point(self) -> int:
+        """What decoding a point needs at most, from prompt to logits."""
+        ...
+
     def preprocess(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[Frame]]:
         """Crops (H, W, 3) uint8 RGB of any sizes to one batch (B, 3, S, S), and their frames."""
         ...

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from amg.models.decoding import decode_points, fast_draw, plain_draw
+from amg.models.decoding import bytes_per_point, decode_points, fast_draw, plain_draw
 from amg.models.interface import Candidates, Frame, ModelInfo, is_plain_wanted
 from amg.models.mask_decoder import MaskDecoder
 from amg.models.prompt_encoder import PromptEncoder
@@ -70,6 +70,12 @@ class SAMModel(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.pixel_mean.device
+
+    @property
+    def bytes_per_point(self) -> int:
+        """What decoding a point needs at most, from prompt to logits."""
+        in_threads = not self.plain and self.device.type == "cpu"
+        return bytes_per_point(self.prompt_encoder.image_embedding_size, in_threads)
 
     def set_imgsz(self, imgsz: int | tuple[int, int]) -> None:
         """Change the side of the square input, in pixels: a multiple of 16."""

@@ -129,6 +129,7 @@ def test_a_file_in_place_of_a_run_exits_with_five(tmp_path, command):
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["--max-failure-rate", "2"], "--max-failure-rate"),
         (["--limit", "0"], "--limit"),
+        (["--memory-budget", "lots"], "generator.memory_budget"),
     ],
 )
 def test_mistakes_in_options_are_named_and_exit_with_two(folder, tmp_path, options, said):

@@ -1,0 +1,68 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from amg import ConfigError, GeneratorConfig, MaskGenerator
+from amg.generate import memory
+from amg.generate.memory import allow, free_bytes
+
+CPU = torch.device("cpu")
+
+
+def make_model(bytes_per_point=1000, device="cpu"):
+    return SimpleNamespace(device=torch.device(device), bytes_per_point=bytes_per_point)
+
+
+def test_a_budget_is_shared_out():
+    allowance = allow(GeneratorConfig(memory_budget=100_000), make_model())
+    assert (allowance.points_per_batch, allowance.waiting_bytes) == (50, 50_000)
+    assert allow(GeneratorConfig(memory_budget=1), make_model()).points_per_batch == 1
+    assert allow(GeneratorConfig(memory_budget="4GB"), make_model()).points_per_batch == 512
+
+
+def test_explicit_batches_win():
+    config = GeneratorConfig(memory_budget=100_000, points_per_batch=7, encoder_batch_size=3)
+    allowance = allow(config, make_model())
+    assert (allowance.points_per_batch, allowance.encoder_batch_size) == (7, 3)
+
+
+def test_the_default_follows_the_device(monkeypatch):
+    monkeypatch.setattr(
+        memory, "free_bytes", lambda device: {"cpu": 800, "meta": 8000}[str(device)]
+    )
+    assert allow(GeneratorConfig(), make_model(10)).points_per_batch == 10
+    assert allow(GeneratorConfig(), make_model(10, "meta")).points_per_batch == 100
+    assert allow(GeneratorConfig(), make_model()).encoder_batch_size == 1
+    assert allow(GeneratorConfig(), make_model(device="meta")).encoder_batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [("max", "5", None), ("1000", "300", 700), ("1000", "3000", 0), (None, None, None)],
+)
+def test_a_container_s_limit_counts(limit, used, expected, tmp_path, monkeypatch):
+    for name, text in (("memory.max", limit), ("memory.current", used)):
+        if text is not None:
+            (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    free = free_bytes(CPU)
+    assert free == expected if expected is not None else free > 2**20
+
+
+@pytest.mark.parametrize("value", [0, -3, "lots"])
+def test_budgets_are_sizes(value):
+    with pytest.raises(ConfigError, match="memory_budget"):
+        GeneratorConfig(memory_budget=value)
+
+
+def test_masks_are_the_same_under_any_budget(nano, photos):
+    """One prompt at a time, every mask encoded at once; and with all the memory there is."""
+    loose = {"points_per_side": 8, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.2}
+    results = [
+        MaskGenerator(nano, GeneratorConfig(**loose, memory_budget=budget)).generate(photos["cat"])
+        for budget in (1, None)
+    ]
+    tight, wide = (result.to_annotations() for result in results)
+    assert len(wide) > 5
+    assert [mask["segmentation"] for mask in tight] == [mask["segmentation"] for mask in wide]
