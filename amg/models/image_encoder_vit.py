@@ -15,6 +15,10 @@ from amg.models.layers import MLPBlock, make_neck
 from amg.models.windows import window_partition, window_unpartition
 
 
+# Of relative positions' scores at once: what a CPU's cache holds; a tenth of a GPU's memory.
+_BIAS_ELEMENTS = {False: 2**22, True: 2**30}
+
+
 class PatchEmbed(nn.Module):
     """Cut an image (B, C_in, S, S) into patches and embed each: (B, S/p, S/p, C)."""
 
@@ -60,21 +64,39 @@ class Attention(nn.Module):
         batch, h, w, _ = x.shape
         qkv = self.qkv(x).view(batch, h * w, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        bias = self._position_bias(q, (h, w)) if self.use_rel_pos else None
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(x.transpose(1, 2).reshape(batch, h, w, -1))
+        if self.use_rel_pos:
+            attended = self._attend_by_rows(q.unflatten(2, (h, w)), k, v)
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(attended.transpose(1, 2).reshape(batch, h, w, -1))
 
-    def _position_bias(self, q: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
-        """Scores (B, heads, h * w, h * w) that queries (B, heads, h * w, C) give to offsets.
+    def _attend_by_rows(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Attention with relative positions, for some rows of queries (B, heads, h, w, C) at a time.
 
-        The row and the column offset score apart, and add (MViTv2, section 4.1).
+        Scores of all positions for all at once would be (B, heads, h * w, h * w).
         """
-        h, w = size_hw
-        grid = q.unflatten(2, size_hw)
-        along_rows = torch.einsum("bnhwc,hkc->bnhwk", grid, _offset_table(self.rel_pos_h, h))
-        along_columns = torch.einsum("bnhwc,wkc->bnhwk", grid, _offset_table(self.rel_pos_w, w))
-        bias = along_rows[..., :, None] + along_columns[..., None, :]
-        return bias.reshape(*q.shape[:2], h * w, h * w)
+        batch, n_heads, h, w, _ = q.shape
+        n_rows = max(1, _BIAS_ELEMENTS[q.is_cuda] // (batch * n_heads * w * h * w))
+        by_row, by_column = _offset_table(self.rel_pos_h, h), _offset_table(self.rel_pos_w, w)
+        attended = [
+            F.scaled_dot_product_attention(
+                rows.flatten(2, 3), k, v, attn_mask=_position_bias(rows, offsets, by_column)
+            )
+            for rows, offsets in zip(q.split(n_rows, dim=2), by_row.split(n_rows), strict=True)
+        ]
+        return torch.cat(attended, dim=2)
+
+
+def _position_bias(q: torch.Tensor, by_row: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
+    """Scores (B, heads, r * w, h * w) that queries (B, heads, r, w, C) give to offsets.
+
+    The row and the column offset score apart, and add (MViTv2, section 4.1). Embeddings of
+    offsets: by_row (r, h, C), by_column (w, w, C).
+    """
+    along_rows = torch.einsum("bnhwc,hkc->bnhwk", q, by_row)
+    along_columns = torch.einsum("bnhwc,wkc->bnhwk", q, by_column)
+    bias = along_rows[..., :, None] + along_columns[..., None, :]
+    return bias.flatten(4).flatten(2, 3)
 
 
 def _offset_table(rel_pos: torch.Tensor, size: int) -> torch.Tensor:

@@ -49,27 +49,22 @@ class Conv2d_BN(nn.Sequential):  # noqa: N801 - the published name
         nn.init.constant_(norm.weight, bn_weight_init)
         self.add_module("bn", norm)
 
-    @torch.no_grad()
-    def fuse(self) -> nn.Conv2d:
-        """The one convolution with bias that gives the same output in evaluation mode."""
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Both; in evaluation as one convolution, its weights folded anew: they are few."""
+        if self.training:
+            return super().forward(input)
         conv, norm = cast(nn.Conv2d, self.c), cast(nn.BatchNorm2d, self.bn)
         assert norm.running_var is not None and norm.running_mean is not None
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        fused = nn.Conv2d(
-            conv.in_channels,
-            conv.out_channels,
-            cast(tuple[int, int], conv.kernel_size),
-            cast(tuple[int, int], conv.stride),
+        return F.conv2d(
+            input,
+            conv.weight * scale[:, None, None, None],
+            norm.bias - norm.running_mean * scale,
+            conv.stride,
             cast(tuple[int, int], conv.padding),
-            cast(tuple[int, int], conv.dilation),
+            conv.dilation,
             conv.groups,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
         )
-        assert fused.bias is not None
-        fused.weight.copy_(conv.weight * scale[:, None, None, None])
-        fused.bias.copy_(norm.bias - norm.running_mean * scale)
-        return fused.train(self.training)
 
 
 class PatchEmbed(nn.Module):

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
+from amg.models import image_encoder_vit
 from amg.models.image_encoder_vit import Attention, ImageEncoderViT
 
 SMALL = {
@@ -124,3 +125,11 @@ def test_set_imgsz_refuses_what_patches_do_not_fill(imgsz):
 def test_shape_of_the_specification():
     encoder = ImageEncoderViT(img_size=224, depth=1)
     assert encoder(torch.zeros(1, 3, 224, 224)).shape == (1, 256, 14, 14)
+
+
+@pytest.mark.parametrize("n_elements", [1, 3000, 10**9])
+def test_attention_by_any_number_of_rows_is_the_same(n_elements, monkeypatch):
+    ours, theirs = twins(ImageEncoderViT(**SMALL), OriginalEncoder(**SMALL))
+    x = random(2, 3, SMALL["img_size"], SMALL["img_size"])
+    monkeypatch.setattr(image_encoder_vit, "_BIAS_ELEMENTS", {False: n_elements})
+    assert_close(ours(x), theirs(x))
