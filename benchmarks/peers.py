@@ -35,7 +35,7 @@ class Peer:
     package: str
     architectures: Collection[str]
     is_reference: bool
-    make: Callable[[SAMModel, GeneratorConfig], Generate]
+    make: Callable[[Any, GeneratorConfig], Generate]
 
 
 def _make_original(model: SAMModel, config: GeneratorConfig) -> Generate:

@@ -31,9 +31,9 @@ def profile_stages(model: PromptableModel, work: Callable[[], Any]) -> dict[str,
         for owner, name, stage in _places(model):
             timed = _timed(getattr(owner, name), stage, seconds)
             patches.enter_context(patch.object(owner, name, timed))
-        started = _now()
+        started = now()
         work()
-        whole_s = _now() - started
+        whole_s = now() - started
     return {**seconds, OTHER: whole_s - sum(seconds.values())}
 
 
@@ -51,15 +51,16 @@ def _places(model: PromptableModel) -> Iterator[tuple[Any, str, str]]:
 def _timed(function: Callable[..., Any], stage: str, seconds: dict[str, float]) -> Any:
     @wraps(function)
     def timed(*args: Any, **kwargs: Any) -> Any:
-        started = _now()
+        started = now()
         result = function(*args, **kwargs)
-        seconds[stage] += _now() - started
+        seconds[stage] += now() - started
         return result
 
     return timed
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds by a clock that has waited for the GPU."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
