@@ -1,8 +1,9 @@
-# Each target makes the virtual environment it needs. PYTHON chooses the interpreter for it.
+# Each target makes the virtual environment it needs. PYTHON chooses the interpreter for it; ARGS goes
+# to the command, as in `make bench ARGS="--imgsz 1024 --append"`.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint bench clean
 
 demo: .venv/.demo  ## segment real photos with the built-in model; look at demo/*.png
 	$(BIN)/python -m pipelines.demo --out demo
@@ -18,15 +19,23 @@ lint: .venv/.dev  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+bench: .venv/.bench  ## time, memory and masks beside the other generators; where our time goes
+	$(BIN)/python -m benchmarks.speed $(ARGS)
+
 .venv/.demo: pyproject.toml
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
+.venv/.bench: pyproject.toml
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@ .venv/.demo
+
 .venv/.dev: pyproject.toml
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@ .venv/.demo
+	touch $@ .venv/.demo .venv/.bench
 
 clean:
 	rm -rf .venv demo

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from amg.evaluate.overlap import pairwise_iou
 from amg.ops import rle
 
 MIN_IOU = 0.999
+MIN_IOU_FOUND = 0.9
 MAX_SCORE_DIFFERENCE = 1e-4
 MAX_BOX_DIFFERENCE_PX = 1.0  # a pixel flipped by rounding may be a box's last
 
@@ -73,6 +75,20 @@ def compare_annotations(
     )
 
 
+def count_found(reference: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> int:
+    """How many masks of the reference have one of IoU 0.9 among the others, at any place.
+
+    For results that are not meant to be the same. Both are annotations with COCO RLE.
+    """
+    if not reference or not others:
+        return 0
+    masks, candidates = (
+        [rle.from_coco(annotation["segmentation"]) for annotation in annotations]
+        for annotations in (reference, others)
+    )
+    return int((pairwise_iou(masks, candidates).max(axis=1) >= MIN_IOU_FOUND).sum())
+
+
 def _difference(first: float, second: float) -> float:
     """Between two scores; no number is equal to no number alone."""
     if math.isnan(first) or math.isnan(second):
@@ -83,6 +99,4 @@ def _difference(first: float, second: float) -> float:
 def _iou(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
     if first == second:
         return 1.0
-    a, b = rle.decode(rle.from_coco(first)), rle.decode(rle.from_coco(second))
-    union = np.logical_or(a, b).sum()
-    return float(np.logical_and(a, b).sum() / union) if union else 1.0
+    return float(pairwise_iou([rle.from_coco(first)], [rle.from_coco(second)])[0, 0])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from amg.evaluate.parity import compare_annotations
+from amg.evaluate.parity import compare_annotations, count_found
 from amg.ops import rle
 
 
@@ -65,3 +65,14 @@ def test_other_pixels_count_or_order_are_not_exact():
     assert not compare_annotations([first], [_annotation(two_pixels)]).exact
     assert not compare_annotations([first, second], [first]).exact
     assert not compare_annotations([first, second], [second, first]).exact
+
+
+def test_found_are_masks_with_a_close_one_anywhere():
+    close, far = BITS.copy(), BITS.copy()
+    close[:3] = False  # IoU 37 / 40
+    far[:5] = False  # 35 / 40
+    reference = [_annotation(BITS), _annotation(~BITS)]
+    assert count_found(reference, [_annotation(~BITS), _annotation(close)]) == 2
+    assert count_found(reference, [_annotation(far)]) == 0
+    assert count_found(reference, [_annotation(BITS)] * 3) == 1
+    assert count_found(reference, []) == count_found([], reference) == 0
