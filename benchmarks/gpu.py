@@ -28,7 +28,7 @@ from amg.models.sam import SAMModel
 from benchmarks import table
 from benchmarks.memory import forget_peak, peak_mb
 from benchmarks.photos import given_or_default
-from benchmarks.random_model import chunks, let_half_pass, random_model
+from benchmarks.random_model import let_half_pass, random_model
 from benchmarks.record import RESULTS, DeviceRun, Parity, Rates, append
 from benchmarks.setting import complete, describe, load_average
 from benchmarks.stages import now, profile_stages
@@ -84,21 +84,21 @@ def measure_rates(
     seconds: float,
 ) -> Rates:
     """Rates over one image (H, W, 3) uint8: batches of it for generator and encoder."""
-    config = generator.config
+    allowance, threshold = generator.allowance, generator.config.pred_iou_thresh
     batch = [image] * images_per_batch
     forget_peak(model.device)
     images_per_s = _rate(lambda: generator.generate_batch(batch), len(batch), seconds)
     peak = peak_mb(model.device)
 
-    pixels, (frame, *_) = model.preprocess([image] * config.encoder_batch_size)
-    points_xy = layer_grids(config)[0] * np.array(image.shape[1::-1])
-    parts = chunks(points_xy, config.points_per_batch)
+    pixels, (frame, *_) = model.preprocess([image] * allowance.encoder_batch_size)
+    points_xy = layer_grids(generator.config)[0] * np.array(image.shape[1::-1])
+    at_once = allowance.points_per_batch
     # As the generator does.
     with torch.backends.cudnn.flags(allow_tf32=False):
         features = model.encode(pixels)[0]
         encoder_images_per_s = _rate(lambda: model.encode(pixels), len(pixels), seconds)
         decoder_prompts_per_s = _rate(
-            lambda: [model.decode(features, frame, p, config.pred_iou_thresh) for p in parts],
+            lambda: list(model.decode(features, frame, points_xy, threshold, at_once)),
             len(points_xy),
             seconds,
         )

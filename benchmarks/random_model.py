@@ -11,6 +11,7 @@ from amg.models.sam import SAMModel
 
 PASSING_SCORE = 0.5
 _SEED = 0
+_POINTS_PER_BATCH = 64
 
 
 def random_model(name: str, imgsz: int | None, device: str) -> SAMModel:
@@ -35,10 +36,8 @@ def let_half_pass(model: SAMModel, image: np.ndarray, config: GeneratorConfig) -
     points_xy = layer_grids(config)[0] * np.array(image.shape[1::-1])
     pixels, (frame,) = model.preprocess([image])
     features = model.encode(pixels)[0]
-    scores = [
-        model.decode(features, frame, chunk, pred_iou_thresh=0.0).predicted_iou
-        for chunk in chunks(points_xy, config.points_per_batch)
-    ]
+    batches = model.decode(features, frame, points_xy, 0.0, _POINTS_PER_BATCH)
+    scores = [batch.predicted_iou for batch in batches]
     # Ordered by prompt, then by mask; of a prompt's masks the first is not asked for.
     n_masks = model.mask_decoder.num_mask_tokens - 1
     medians = torch.cat(scores).unflatten(0, (-1, n_masks)).median(dim=0).values
@@ -47,8 +46,3 @@ def let_half_pass(model: SAMModel, image: np.ndarray, config: GeneratorConfig) -
     last.bias[1:] += PASSING_SCORE - medians
     filters = {"pred_iou_thresh": PASSING_SCORE, "stability_score_thresh": 0.0}
     return config.model_copy(update=filters)
-
-
-def chunks(points_xy: np.ndarray, size: int) -> list[np.ndarray]:
-    """Points (N, 2) in parts of at most `size`."""
-    return [points_xy[start : start + size] for start in range(0, len(points_xy), size)]

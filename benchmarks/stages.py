@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import torch
 
-from amg.generate import filters, generator, regions
+from amg.generate import filters, generator, regions, waiting
 from amg.models.interface import PromptableModel
 
 STAGES = ("encode", "decode", "measure", "nms", "rle")
@@ -22,6 +22,8 @@ STAGES = ("encode", "decode", "measure", "nms", "rle")
 boxes at full size; duplicates; survivors drawn and written as run lengths."""
 OTHER = "other"
 """What is in no stage: grids, selections, records."""
+
+_END = object()
 
 
 def profile_stages(model: PromptableModel, work: Callable[[], Any]) -> dict[str, float]:
@@ -43,6 +45,7 @@ def _places(model: PromptableModel) -> Iterator[tuple[Any, str, str]]:
     yield model, "encode", "encode"
     yield model, "decode", "decode"
     yield filters, "measure_masks", "measure"
+    yield waiting, "suppress_duplicates", "nms"
     yield generator, "suppress_duplicates", "nms"
     yield regions, "suppress_duplicates", "nms"
     yield generator, "encode_masks", "rle"
@@ -54,9 +57,20 @@ def _timed(function: Callable[..., Any], stage: str, seconds: dict[str, float]) 
         started = now()
         result = function(*args, **kwargs)
         seconds[stage] += now() - started
-        return result
+        return _timed_items(result, stage, seconds) if isinstance(result, Iterator) else result
 
     return timed
+
+
+def _timed_items(items: Iterator[Any], stage: str, seconds: dict[str, float]) -> Iterator[Any]:
+    """The same items: what is lazy does its work between them."""
+    while True:
+        started = now()
+        item = next(items, _END)
+        seconds[stage] += now() - started
+        if item is _END:
+            return
+        yield item
 
 
 def now() -> float:

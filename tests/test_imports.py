@@ -13,7 +13,7 @@ ALLOWED = {
     "amg.records": set(),
     "amg.config": set(),
     "amg.ops": set(),
-    "amg.models": {"amg.ops.resample"},
+    "amg.models": {"amg.ops"},
     "amg.generate": {"amg.config", "amg.ops", "amg.models.interface"},
     "amg.io": set(),
     "amg.view": {"amg.ops"},

@@ -65,13 +65,14 @@ class MaskGenerator:
         """Take a model and what to do with it; `heartbeat` is called at every step.
 
         `self.config` is the configuration in force: values that `config` does not set come from
-        the model's own defaults, then from the original generator's.
+        the model's own defaults, then from the original generator's. `self.allowance` is what
+        memory allows at once.
         """
         self.model = model
         self._heartbeat = heartbeat
         self.config = (config or GeneratorConfig()).for_model(model.info.generator_defaults)
         self._grids = layer_grids(self.config)
-        self._allowance = allow(self.config, model)
+        self.allowance = allow(self.config, model)
 
     def generate(self, image: np.ndarray) -> ImageResult:
         """Segment everything in an image, (H, W, 3) uint8 RGB.
@@ -82,7 +83,7 @@ class MaskGenerator:
 
     def with_smaller_batches(self) -> "MaskGenerator | None":
         """The same with a quarter of the batches, for less memory; None if they are at one."""
-        allowed = self._allowance
+        allowed = self.allowance
         if allowed.points_per_batch == 1 and allowed.encoder_batch_size == 1:
             return None
         smaller = {
@@ -106,7 +107,7 @@ class MaskGenerator:
         tasks = self._crop_tasks(images)
         # cuDNN would round convolutions to TF32 by default: not the original's float32.
         with torch.backends.cudnn.flags(allow_tf32=False):
-            while batch := list(islice(tasks, self._allowance.encoder_batch_size)):
+            while batch := list(islice(tasks, self.allowance.encoder_batch_size)):
                 self._process_batch(batch, in_progress)
         return [
             self._finish(image.shape[:2], progress)
@@ -140,9 +141,9 @@ class MaskGenerator:
         points_xy = self._grids[task.crop.layer] * np.array([width, height])
         config = self.config
         candidates = self.model.decode(
-            features, frame, points_xy, config.pred_iou_thresh, self._allowance.points_per_batch
+            features, frame, points_xy, config.pred_iou_thresh, self.allowance.points_per_batch
         )
-        waiting = WaitingMasks(self._encoder(task, frame), self._allowance.waiting_bytes)
+        waiting = WaitingMasks(self._encoder(task, frame), self.allowance.waiting_bytes)
         for batch in candidates:
             waiting.add(*self._filter(batch, points_xy, task, frame))
         return _masks_in_image(*waiting.survivors(config.box_nms_thresh), task.crop)

@@ -44,15 +44,18 @@ class WaitingMasks:
             return MaskBatch.empty(), []
         masks = MaskBatch.concatenate(self._batches)
         keep = suppress_duplicates(masks.boxes_xyxy, masks.predicted_iou, iou_threshold).cpu()
+        late: list[tuple[torch.Tensor, torch.Tensor]] = []
         encoded: dict[int, Rle] = {}
         first = 0
         for batch, shape in zip(self._batches, self._shapes, strict=True):
             kept = keep[(keep >= first) & (keep < first + len(batch))]
             rows = kept - first
             if isinstance(shape, torch.Tensor):
-                shapes = self._encode(shape[rows.to(shape.device)])
+                late.append((kept, shape[rows.to(shape.device)]))
             else:
-                shapes = [shape[row] for row in rows.tolist()]
-            encoded.update(zip(kept.tolist(), shapes, strict=True))
+                encoded.update((first + row, shape[row]) for row in rows.tolist())
             first += len(batch)
+        if late:
+            indices, logits = (torch.cat(column) for column in zip(*late, strict=True))
+            encoded.update(zip(indices.tolist(), self._encode(logits), strict=True))
         return masks.select(keep), [encoded[index] for index in keep.tolist()]

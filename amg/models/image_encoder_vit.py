@@ -14,9 +14,8 @@ from torch import nn
 from amg.models.layers import MLPBlock, make_neck
 from amg.models.windows import window_partition, window_unpartition
 
-
-# Of relative positions' scores at once: what a CPU's cache holds; a tenth of a GPU's memory.
-_BIAS_ELEMENTS = {False: 2**22, True: 2**30}
+# Relative positions' scores at once: a CPU's cache holds them; they are a gigabyte of a GPU's.
+_BIAS_ELEMENTS_CPU, _BIAS_ELEMENTS_GPU = 2**22, 2**28
 
 
 class PatchEmbed(nn.Module):
@@ -71,12 +70,13 @@ class Attention(nn.Module):
         return self.proj(attended.transpose(1, 2).reshape(batch, h, w, -1))
 
     def _attend_by_rows(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Attention with relative positions, for some rows of queries (B, heads, h, w, C) at a time.
+        """Attention with relative positions, some rows of queries (B, heads, h, w, C) at a time.
 
         Scores of all positions for all at once would be (B, heads, h * w, h * w).
         """
         batch, n_heads, h, w, _ = q.shape
-        n_rows = max(1, _BIAS_ELEMENTS[q.is_cuda] // (batch * n_heads * w * h * w))
+        most_elements = _BIAS_ELEMENTS_GPU if q.is_cuda else _BIAS_ELEMENTS_CPU
+        n_rows = max(1, most_elements // (batch * n_heads * w * h * w))
         by_row, by_column = _offset_table(self.rel_pos_h, h), _offset_table(self.rel_pos_w, w)
         attended = [
             F.scaled_dot_product_attention(

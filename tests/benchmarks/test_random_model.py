@@ -13,7 +13,8 @@ def test_half_of_the_candidates_pass_whatever_the_weights(photos):
     points_xy = layer_grids(filters)[0] * np.array(image.shape[1::-1])
     with torch.no_grad():
         pixels, (frame,) = model.preprocess([image])
-        passed = model.decode(model.encode(pixels)[0], frame, points_xy, filters.pred_iou_thresh)
+        threshold = filters.pred_iou_thresh
+        (passed,) = model.decode(model.encode(pixels)[0], frame, points_xy, threshold, 25)
     assert filters.stability_score_thresh == 0
     n_each = torch.bincount(passed.level, minlength=3)
     assert (n_each - 12).abs().max() <= 1  # of 25, and no more than rounding beside the median
