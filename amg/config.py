@@ -98,6 +98,10 @@ class ModelConfig(_Strict):
     checkpoint: Annotated[Path | None, Field(strict=False)] = None
     device: str | None = None
     imgsz: int | None = Field(default=None, ge=16, multiple_of=16)
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """All but float32 are faster and change masks a little; tf32 and most of bf16 need a GPU."""
+    compile: bool = False
+    """Compile the image encoder at the start: minutes, once for each process."""
 
 
 class RunConfig(_Strict):

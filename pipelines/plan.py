@@ -98,6 +98,7 @@ def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[st
         "model": {
             "name": config.model.name,
             "imgsz": config.model.imgsz,
+            "precision": config.model.precision,
             "weights_sha256": weights_sha256,
         },
         "generator": generator.model_dump(mode="json", exclude=_NOT_DECISIVE),

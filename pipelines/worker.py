@@ -39,7 +39,12 @@ def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None)
 
     wanted = config.model
     model = load_model(
-        wanted.name, checkpoint=wanted.checkpoint, device=wanted.device, imgsz=wanted.imgsz
+        wanted.name,
+        checkpoint=wanted.checkpoint,
+        device=wanted.device,
+        imgsz=wanted.imgsz,
+        precision=wanted.precision,
+        compile=wanted.compile,
     )
     return MaskGenerator(model, config.generator, heartbeat=heartbeat)
 

@@ -29,6 +29,10 @@ CheckpointOption = Annotated[
     Path | None, typer.Option(help="Weights, instead of the model's own: .pth, .pt, .safetensors.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: GPU if any.")]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(help="float32 (exact), tf32 or bf16: faster, but masks change a little."),
+]
 MemoryBudgetOption = Annotated[
     str | None,
     typer.Option(

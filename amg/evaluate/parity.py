@@ -76,17 +76,24 @@ def compare_annotations(
 
 
 def count_found(reference: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> int:
-    """How many masks of the reference have one of IoU 0.9 among the others, at any place.
+    """How many masks of the reference have one of IoU 0.9 among the others, at any place."""
+    return int((best_ious(reference, others) >= MIN_IOU_FOUND).sum())
+
+
+def best_ious(
+    reference: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    """For each mask of the reference the IoU (M,) of the most similar one among the others.
 
     For results that are not meant to be the same. Both are annotations with COCO RLE.
     """
     if not reference or not others:
-        return 0
+        return np.zeros(len(reference))
     masks, candidates = (
         [rle.from_coco(annotation["segmentation"]) for annotation in annotations]
         for annotations in (reference, others)
     )
-    return int((pairwise_iou(masks, candidates).max(axis=1) >= MIN_IOU_FOUND).sum())
+    return pairwise_iou(masks, candidates).max(axis=1)
 
 
 def _difference(first: float, second: float) -> float:

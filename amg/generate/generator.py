@@ -25,6 +25,7 @@ from amg.generate.points import layer_grids
 from amg.generate.regions import clean_small_regions
 from amg.generate.waiting import Encode, WaitingMasks
 from amg.models.interface import Candidates, Frame, PromptableModel
+from amg.models.precision import products_in
 from amg.ops import rle
 from amg.records import ImageResult, Mask, Rle, StageSeconds
 
@@ -105,8 +106,7 @@ class MaskGenerator:
             _check_image(image, index)
         in_progress = [_ImageInProgress() for _ in images]
         tasks = self._crop_tasks(images)
-        # cuDNN would round convolutions to TF32 by default: not the original's float32.
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with products_in(self.model.precision):
             while batch := list(islice(tasks, self.allowance.encoder_batch_size)):
                 self._process_batch(batch, in_progress)
         return [

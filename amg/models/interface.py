@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from amg.models.precision import Precision
 from amg.ops.resample import Resampling
 
 
@@ -63,6 +64,7 @@ class PromptableModel(Protocol):
     mask_threshold: float
     plain: bool
     """Whether to compute as the papers write it: the reference that faster ways are tested by."""
+    precision: Precision
 
     @property
     def device(self) -> torch.device:

@@ -9,6 +9,7 @@ from amg.errors import ConfigError
 from amg.models.build import build_mobile_sam, build_nano, build_sam_vit
 from amg.models.checkpoint import load_weights
 from amg.models.interface import ModelInfo
+from amg.models.precision import PRECISIONS, Precision
 from amg.models.registry import ModelSpec, get_spec, locate_weights
 from amg.models.sam import SAMModel
 
@@ -30,15 +31,19 @@ def load_model(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     imgsz: int | None = None,
+    precision: Precision = "float32",
+    compile: bool = False,
 ) -> SAMModel:
     """Build a model and load its weights, ready for inference.
 
     checkpoint: a file of the published layout or of `transformers`' (.pt, .pth, .safetensors);
     without it the built-in weights, the cache folder and then the published place are tried.
     device: by default the GPU if there is one. imgsz: side of the square input in pixels, if not
-    the model's own.
+    the model's own. precision: as `amg.models.precision` explains them; all but float32 change
+    masks a little. compile: the image encoder by `torch.compile`, at its first image.
 
-    Raises ConfigError for an unknown name, device or size, CheckpointError for the weights.
+    Raises ConfigError for an unknown name, device, size or precision, or a machine that cannot
+    compile, CheckpointError for the weights.
     """
     target = _resolve_device(device)
     spec = get_spec(name)
@@ -48,7 +53,33 @@ def load_model(
     _, weights = locate_weights(name, checkpoint)
     load_weights(model, weights.path)
     model.info = ModelInfo(spec.name, weights.sha256, spec.generator_defaults)
-    return model.eval().requires_grad_(False).to(target)
+    model.precision = _check_precision(precision, target)
+    model = model.eval().requires_grad_(False).to(target)
+    if compile:
+        _compile_encoder(model)
+    return model
+
+
+def _check_precision(precision: Precision, device: torch.device) -> Precision:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
+    if precision == "tf32" and device.type != "cuda":
+        raise ConfigError("precision: tf32 is a GPU's; on a CPU there are float32 and bf16")
+    return precision
+
+
+def _compile_encoder(model: SAMModel) -> None:
+    """Let the encoder be compiled at its first image; its parameters stay where they are.
+
+    Raises ConfigError now, not at the first image, where this machine cannot: code for a CPU needs
+    a C++ compiler.
+    """
+    try:
+        torch.compile(torch.nn.functional.gelu)(torch.zeros(8, device=model.device))
+    except Exception as error:  # of any library that compiling goes through
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"compile: torch.compile fails on this machine: {reason}") from error
+    model.image_encoder.compile()
 
 
 def _set_imgsz(model: SAMModel, imgsz: int) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from amg.models.decoding import bytes_per_point, decode_points, fast_draw, plain_draw
 from amg.models.interface import Candidates, Frame, ModelInfo, is_plain_wanted
 from amg.models.mask_decoder import MaskDecoder
+from amg.models.precision import Precision, encoder_in
 from amg.models.prompt_encoder import PromptEncoder
 from amg.ops.resample import Resampling, bilinear_taps
 
@@ -54,6 +55,7 @@ class SAMModel(nn.Module):
         super().__init__()
         self.info = ModelInfo()
         self.plain = is_plain_wanted()
+        self.precision: Precision = "float32"
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
@@ -113,7 +115,8 @@ class SAMModel(nn.Module):
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map (B, 3, S, S) to image embeddings (B, 256, S/16, S/16)."""
-        return self.image_encoder(pixels)
+        with encoder_in(self.precision, self.device):
+            return self.image_encoder(pixels).to(pixels.dtype)
 
     def decode(
         self,

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from oracles import SIZE_PX, our_sam
+from parity import assert_close, random, randomise
+
+import amg
+from amg import ConfigError, GeneratorConfig, MaskGenerator
+from amg.evaluate.parity import compare_annotations, count_found
+from amg.models import load
+from amg.models.precision import products_in
+
+CONFIG = GeneratorConfig(points_per_side=8, pred_iou_thresh=0.3, stability_score_thresh=0.3)
+
+
+@pytest.mark.parametrize("before", ["highest", "medium"])
+def test_products_are_in_full_unless_asked_for(before):
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    try:
+        for precision, matmul, tf32 in (("float32", "highest", False), ("tf32", "high", True)):
+            with products_in(precision):
+                assert torch.get_float32_matmul_precision() == matmul
+                assert torch.backends.cudnn.allow_tf32 == tf32
+            assert torch.get_float32_matmul_precision() == before
+            assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(kept)
+
+
+def test_bf16_changes_masks_a_little(nano, photos):
+    rough = amg.load_model("nano", device="cpu", precision="bf16")
+    pixels, _ = nano.preprocess([photos["astronaut"]])
+    features = [model.encode(pixels) for model in (nano, rough)]
+    assert features[1].dtype == torch.float32
+    error = (features[0] - features[1]).norm() / features[0].norm()
+    assert 1e-3 < error < 5e-2
+
+    exact, found = (
+        MaskGenerator(model, CONFIG).generate(photos["astronaut"]).to_annotations()
+        for model in (nano, rough)
+    )
+    assert not compare_annotations(exact, found).exact
+    assert count_found(exact, found) >= 0.8 * len(exact) > 4
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"), [("float16", "none of float32, tf32, bf16"), ("tf32", "a GPU's")]
+)
+def test_precisions_that_are_refused(precision, said):
+    with pytest.raises(ConfigError, match=said):
+        amg.load_model("nano", device="cpu", precision=precision)
+
+
+def test_a_compiled_encoder_gives_the_same():
+    model = randomise(our_sam())
+    pixels, keys = random(2, 3, SIZE_PX, SIZE_PX), list(model.state_dict())
+    expected = model.encode(pixels)
+    try:
+        load._compile_encoder(model)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    assert_close(model.encode(pixels), expected)
+    assert list(model.state_dict()) == keys
+
+
+def test_a_machine_that_cannot_compile_says_so_at_once(monkeypatch):
+    def fail(function):
+        raise RuntimeError("no working C++ compiler\nand a long trace")
+
+    monkeypatch.setattr(load.torch, "compile", fail)
+    with pytest.raises(ConfigError, match=r"compile: .* no working C\+\+ compiler$"):
+        amg.load_model("nano", device="cpu", compile=True)
