@@ -6,23 +6,19 @@ a threshold so does every pixel that they give: only blocks of pixels along the 
 computed. Memory beside the result is a few low-res columns.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from amg.ops import rle
+from amg.ops.borders import FIRST_CAPACITY, Int64s, close_mask, put_border, with_room
 from amg.ops.compiled import compiled
 from amg.ops.resample import TAPS, AxisTaps, Resampling
-from amg.ops.threads import map_in_threads
+from amg.ops.threads import map_parts
 from amg.records import Rle
 
 _OFF, _ON, _MIXED = 0, 1, 2
-_FIRST_CAPACITY = 4096
 
-Int64s = npt.NDArray[np.int64]
 Axis = tuple[Int64s, Int64s, npt.NDArray[np.float32]]
 """Of an axis: the blocks' starts among the low-res values, their edges, each output's weights."""
 
@@ -37,7 +33,7 @@ def measure_masks(
     """
     axes = _axes(resampling)
     levels = np.float32(threshold + offset), np.float32(threshold), np.float32(threshold - offset)
-    parts = _share(logits, lambda part: _measure(part, *axes, *levels))
+    parts = map_parts(lambda part: _measure(part, *axes, *levels), logits.contiguous().numpy())
     areas, boxes = (torch.from_numpy(np.concatenate([part[i] for part in parts])) for i in range(2))
     return areas[:, 0] / areas[:, 1], boxes
 
@@ -54,8 +50,10 @@ def encode_masks(
     The crop has `resampling`'s size and lies at `origin_xy` in an image of `image_hw`.
     """
     axes = _axes(resampling)
-    place = origin_xy[0], origin_xy[1], image_hw[0], image_hw[0] * image_hw[1]
-    parts = _share(logits, lambda part: _borders(part, *axes, np.float32(threshold), *place))
+    level, place = np.float32(threshold), (*origin_xy, image_hw[0], image_hw[0] * image_hw[1])
+    parts = map_parts(
+        lambda part: _borders(part, *axes, level, *place), logits.contiguous().numpy()
+    )
     return [
         encoded
         for borders, counts in parts
@@ -68,13 +66,6 @@ def _axes(resampling: Resampling) -> tuple[Axis, Axis]:
         return axis.starts[axis.edges[:-1]], axis.edges, axis.weights
 
     return arrays(resampling.rows), arrays(resampling.columns)
-
-
-def _share(logits: torch.Tensor, work: Callable[[np.ndarray], Any]) -> list[Any]:
-    """Apply `work` to parts of the masks, in threads."""
-    array = logits.contiguous().numpy()
-    n_parts = min(len(array), 4 * torch.get_num_threads())
-    return map_in_threads(work, np.array_split(array, max(1, n_parts)))
 
 
 @compiled
@@ -164,7 +155,7 @@ def _borders(
     least, most = np.empty(n_low, np.float32), np.empty(n_low, np.float32)
     blocks = np.empty(len(row_starts), np.int64)
     kinds = np.empty(len(row_starts), np.int64)
-    borders = np.empty(_FIRST_CAPACITY, np.int64)
+    borders = np.empty(FIRST_CAPACITY, np.int64)
     counts = np.empty(n_masks, np.int64)
     end = 0
     for m in range(n_masks):
@@ -177,27 +168,24 @@ def _borders(
             for x in range(column_edges[bx], column_edges[bx + 1] if n_blocks else 0):
                 weights = column_weights[x]
                 base = (x + origin_x) * image_height + origin_y
-                borders = _with_room(borders, end, row_edges[-1] + 2)
+                borders = with_room(borders, end, row_edges[-1] + 2)
                 is_on = False
                 for k in range(n_blocks):
                     by = blocks[k]
                     if kinds[k] != _MIXED:
                         if is_on != (kinds[k] == _ON):
                             is_on = not is_on
-                            end = _put(borders, begin, end, base + row_edges[by])
+                            end = put_border(borders, begin, end, base + row_edges[by])
                         continue
                     a, b, c = _column_values(mask, row_starts[by], left, weights)
                     for y in range(row_edges[by], row_edges[by + 1]):
                         value = _value(row_weights, y, a, b, c)
                         if is_on != (value > threshold):
                             is_on = not is_on
-                            end = _put(borders, begin, end, base + y)
+                            end = put_border(borders, begin, end, base + y)
                 if is_on:
-                    end = _put(borders, begin, end, base + row_edges[-1])
-        if end == begin or borders[end - 1] != n_image_pixels:
-            borders = _with_room(borders, end, 1)
-            borders[end] = n_image_pixels
-            end += 1
+                    end = put_border(borders, begin, end, base + row_edges[-1])
+        borders, end = close_mask(borders, begin, end, n_image_pixels)
         counts[m] = end - begin
     return borders[:end], counts
 
@@ -226,25 +214,6 @@ def _find_changes(
             n_blocks += 1
         last = kind
     return n_blocks
-
-
-@compiled
-def _with_room(borders: Int64s, end: int, n_more: int) -> Int64s:
-    """The array, or a larger one with the same first `end` values."""
-    if end + n_more <= len(borders):
-        return borders
-    grown = np.empty(2 * len(borders) + n_more, np.int64)
-    grown[:end] = borders[:end]
-    return grown
-
-
-@compiled
-def _put(borders: Int64s, begin: int, end: int, border: int) -> int:
-    """Add a border and give the new end; a run that goes on in the next column has none there."""
-    if end > begin and borders[end - 1] == border:
-        return end - 1
-    borders[end] = border
-    return end + 1
 
 
 @compiled

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 Item = TypeVar("Item")
@@ -34,6 +35,12 @@ def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> lis
     # A number set in one thread is also what threads yet to be born start with: set it right again.
     torch.set_num_threads(n_threads)
     return results
+
+
+def map_parts(work: Callable[[np.ndarray], Result], array: np.ndarray) -> list[Result]:
+    """Apply `work` to parts of an array, a few for each thread; results in order."""
+    n_parts = min(len(array), 4 * torch.get_num_threads())
+    return map_in_threads(work, np.array_split(array, max(1, n_parts)))
 
 
 @cache
