@@ -1,14 +1,20 @@
 """Fixtures that many tests share: the built-in model, and photos inside scikit-image's wheel."""
 
+import os
 import uuid
 
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from s3_server import s3, s3_endpoint  # noqa: F401 - fixtures
 
 import amg
 from amg.io.storage import open_storage
+
+# Whether kernels are interpreted is settled when triton is imported: here, before any test is.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")
