@@ -1,6 +1,9 @@
 """Masks at the size of their crop: measured, and encoded, without keeping their pixels."""
 
+import logging
 from collections.abc import Iterator
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -12,6 +15,8 @@ from amg.ops.boxes import mask_boxes
 from amg.ops.stability import stability_score
 from amg.records import Rle
 
+_logger = logging.getLogger(__name__)
+
 # Full-resolution logits that exist at once: bounds memory whatever the image's size.
 _TILE_ELEMENTS = 32 * 1024 * 1024
 
@@ -20,9 +25,9 @@ def measure_masks(
     model: PromptableModel, logits: torch.Tensor, frame: Frame, offset: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Stability (M,) float32 and box (M, 4) int64 of low-res logits (M, h, w), in the crop."""
-    if _is_fused(model, logits):
-        return fused.measure_masks(logits, model.resampling(frame), model.mask_threshold, offset)
     threshold = model.mask_threshold
+    if (twin := _twin(model, logits)) is not None:
+        return twin.measure_masks(logits, model.resampling(frame), threshold, offset)
     parts = [
         (stability_score(full, threshold, offset), mask_boxes(full > threshold))
         for full in _upsampled(model, logits, frame, frame.size_hw)
@@ -40,9 +45,9 @@ def encode_masks(
 ) -> list[Rle]:
     """Draw low-res logits (M, h, w) of a crop, and encode them in the image's frame, `size_hw`."""
     x0, y0, x1, y1 = crop.box_xyxy
-    if _is_fused(model, logits):
+    if (twin := _twin(model, logits)) is not None:
         resampling = model.resampling(frame)
-        return fused.encode_masks(logits, resampling, model.mask_threshold, (x0, y0), size_hw)
+        return twin.encode_masks(logits, resampling, model.mask_threshold, (x0, y0), size_hw)
     margins = (0, 0), (y0, size_hw[0] - y1), (x0, size_hw[1] - x1)
     return [
         encoded
@@ -53,8 +58,27 @@ def encode_masks(
     ]
 
 
-def _is_fused(model: PromptableModel, logits: torch.Tensor) -> bool:
-    return not model.plain and logits.device.type == "cpu" and logits.dtype == torch.float32
+def _twin(model: PromptableModel, logits: torch.Tensor) -> ModuleType | None:
+    """The module that measures and encodes such logits in one pass; None if upsampling has to."""
+    device, dtype = logits.device.type, logits.dtype
+    if model.plain or dtype == torch.float64:
+        return None
+    if device == "cpu" and dtype == torch.float32:
+        return fused
+    return _triton_masks() if device == "cuda" else None
+
+
+@cache
+def _triton_masks() -> ModuleType | None:
+    """The module of GPU kernels, where they can run: imported when a GPU has asked for it."""
+    try:
+        from amg.ops import triton_masks  # noqa: PLC0415
+
+        triton_masks.check_driver()
+    except Exception as error:  # no triton, no compiler, no headers: each raises a type of its own
+        _logger.warning("Triton cannot be used; masks are upsampled, with more memory: %r", error)
+        return None
+    return triton_masks
 
 
 def _upsampled(
