@@ -14,7 +14,7 @@ ALLOWED = {
     "amg.config": set(),
     "amg.ops": set(),
     "amg.models": {"amg.ops"},
-    "amg.generate": {"amg.config", "amg.ops", "amg.models.interface"},
+    "amg.generate": {"amg.config", "amg.ops", "amg.models.interface", "amg.models.precision"},
     "amg.io": set(),
     "amg.view": {"amg.ops"},
     "amg.evaluate": {"amg.ops"},
