@@ -14,8 +14,10 @@ from amg.config import GeneratorConfig
 from amg.models.interface import PromptableModel
 
 _SHARE_OF_FREE = 1 / 4
-_MOST_POINTS = 512  # more at once are no faster
-_ENCODER_BATCH = 4  # on a device; a CPU is slower with more than one
+# More at once are no faster. A CPU is slower with more than one image in its encoder.
+_POINTS_PER_THREAD = 64
+_POINTS_PER_DEVICE = 512
+_ENCODER_BATCH = 4
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -35,10 +37,11 @@ def allow(config: GeneratorConfig, model: PromptableModel) -> Allowance:
     """Share the budget out: `config.memory_budget`, or a quarter of what the device has free."""
     budget = config.memory_budget or int(free_bytes(model.device) * _SHARE_OF_FREE)
     n_points = int(budget / 2 // model.bytes_per_point)
-    in_batch = 1 if model.device.type == "cpu" else _ENCODER_BATCH
+    on_cpu = model.device.type == "cpu"
+    useful = _POINTS_PER_THREAD * torch.get_num_threads() if on_cpu else _POINTS_PER_DEVICE
     return Allowance(
-        points_per_batch=config.points_per_batch or max(1, min(n_points, _MOST_POINTS)),
-        encoder_batch_size=config.encoder_batch_size or in_batch,
+        points_per_batch=config.points_per_batch or max(1, min(n_points, useful)),
+        encoder_batch_size=config.encoder_batch_size or (1 if on_cpu else _ENCODER_BATCH),
         waiting_bytes=budget // 2,
     )
 

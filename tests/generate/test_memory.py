@@ -18,7 +18,9 @@ def test_a_budget_is_shared_out():
     allowance = allow(GeneratorConfig(memory_budget=100_000), make_model())
     assert (allowance.points_per_batch, allowance.waiting_bytes) == (50, 50_000)
     assert allow(GeneratorConfig(memory_budget=1), make_model()).points_per_batch == 1
-    assert allow(GeneratorConfig(memory_budget="4GB"), make_model()).points_per_batch == 512
+    wide = GeneratorConfig(memory_budget="4GB")
+    assert allow(wide, make_model(device="meta")).points_per_batch == 512
+    assert allow(wide, make_model()).points_per_batch == 64 * torch.get_num_threads()
 
 
 def test_explicit_batches_win():
