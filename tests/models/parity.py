@@ -67,12 +67,16 @@ def layout(module):
 # --- the oracles' key names ----------------------------------------------------------------------
 
 
-def from_transformers(part):
-    """How to rename the state dict of a part of `transformers`' SamModel to the published names."""
+def from_transformers(part, sam2=False):
+    """How to rename a state dict, of a part of a `transformers` model, to the published names."""
 
     def rename(state):
-        published = to_published_layout({f"{part}.{name}": t for name, t in state.items()})
-        return {name.partition(".")[2]: tensor for name, tensor in published.items()}
+        whole = {f"{part}.{name}": t for name, t in state.items()}
+        mark = {"vision_encoder.backbone.": torch.empty(0)} if sam2 else {}
+        published = to_published_layout(whole | mark)
+        return {
+            name.partition(".")[2]: tensor for name, tensor in published.items() if tensor.numel()
+        }
 
     return rename
 
