@@ -99,9 +99,8 @@ def recognise(state: Mapping[str, torch.Tensor]) -> str | None:
         return _TINY_VIT.get(width, f"a SAM with a TinyViT of width {width}")
     if depth := _depth(state, "image_encoder.trunk.blocks."):
         generation = "sam2.1" if "no_obj_embed_spatial" in state else "sam2"
-        return f"{generation}_hiera_{_HIERA.get(depth, '?')}"
-    if _depth(state, "vision_encoder.backbone.blocks."):
-        return "a SAM 2 of transformers"
+        known = depth in _HIERA
+        return f"{generation}_hiera_{_HIERA[depth]}" if known else f"a SAM 2 of depth {depth}"
     return None
 
 
