@@ -18,12 +18,24 @@ class DecodedTokens:
     """What the transformer knows of N prompts, before any mask is drawn.
 
     `pixels` (N, C, h, w); `mask_tokens` and `predicted_iou` have one entry for each mask:
-    (N, M, C) and (N, M).
+    (N, M, C) and (N, M). `object_score_logits` (N, 1) say whether there is an object, where the
+    decoder has a token for it.
     """
 
     pixels: torch.Tensor
     mask_tokens: torch.Tensor
     predicted_iou: torch.Tensor
+    object_score_logits: torch.Tensor | None = None
+
+    def select(self, prompts: torch.Tensor) -> "DecodedTokens":
+        """Take the prompts of a bool mask (N,)."""
+        score = self.object_score_logits
+        return DecodedTokens(
+            pixels=self.pixels[prompts],
+            mask_tokens=self.mask_tokens[prompts],
+            predicted_iou=self.predicted_iou[prompts],
+            object_score_logits=None if score is None else score[prompts],
+        )
 
 
 class MaskDecoder(nn.Module):
@@ -68,7 +80,7 @@ class MaskDecoder(nn.Module):
         sparse_prompt_embeddings: torch.Tensor,
         dense_prompt_embeddings: torch.Tensor,
         multimask_output: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         """Draw the masks of N prompts on one image.
 
         image_embeddings and image_pe (1, C, h, w), sparse (N, T, C), dense (N or 1, C, h, w).
@@ -89,15 +101,22 @@ class MaskDecoder(nn.Module):
         dense_prompt_embeddings: torch.Tensor,
     ) -> DecodedTokens:
         """Run the transformer; shapes as in `forward`, with all M masks."""
-        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        output_tokens = output_tokens.expand(len(sparse_prompt_embeddings), -1, -1)
+        output_tokens = self.output_tokens().expand(len(sparse_prompt_embeddings), -1, -1)
         tokens = torch.cat([output_tokens, sparse_prompt_embeddings], dim=1)
 
         tokens, pixels = self.transformer(
             image_embeddings + dense_prompt_embeddings, image_pe, tokens
         )
+        return self.read(tokens, pixels.transpose(1, 2).unflatten(2, image_embeddings.shape[-2:]))
+
+    def output_tokens(self) -> torch.Tensor:
+        """What is learned of the answers, before the prompts: the IoU's token, then the masks'."""
+        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+
+    def read(self, tokens: torch.Tensor, pixels: torch.Tensor) -> DecodedTokens:
+        """Take the answers from the transformer's tokens (N, T, C)."""
         return DecodedTokens(
-            pixels=pixels.transpose(1, 2).unflatten(2, image_embeddings.shape[-2:]),
+            pixels=pixels,
             mask_tokens=tokens[:, 1 : 1 + self.num_mask_tokens],
             predicted_iou=self.iou_prediction_head(tokens[:, 0]),
         )
@@ -108,10 +127,14 @@ class MaskDecoder(nn.Module):
 
     def draw(self, upscaled: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
         """Map features (N, C / 8, 4h, 4w) and mask tokens (N, M, C) to logits (N, M, 4h, 4w)."""
-        weights = self.hypernetwork_weights(mask_tokens)
-        return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+        return draw_with(self.hypernetwork_weights(mask_tokens), upscaled)
 
     def hypernetwork_weights(self, mask_tokens: torch.Tensor) -> torch.Tensor:
         """Map mask tokens (N, M, C) to what draws each mask from the features, (N, M, C / 8)."""
         mlps = zip(self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
         return torch.stack([mlp(token) for mlp, token in mlps], dim=1)
+
+
+def draw_with(weights: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
+    """Weigh features (N, C / 8, 4h, 4w) by (N, M, C / 8): logits (N, M, 4h, 4w)."""
+    return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
