@@ -1,8 +1,8 @@
 """The one interface between the mask generator and every family of models."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ class Frame:
     """How a crop lies in the model's square input.
 
     `size_hw`: the crop's own size. `resized_hw`: its size in the input, from the top left corner.
-    `input_hw`: the input's size, through which logits pass on their way to the crop's.
+    `input_hw`: the input's size, through which SAM's logits pass on their way to the crop's.
     """
 
     size_hw: tuple[int, int]
@@ -36,6 +36,15 @@ class Candidates:
     predicted_iou: torch.Tensor
     prompt_index: torch.Tensor
     level: torch.Tensor
+
+    @staticmethod
+    def concatenate(parts: "Sequence[Candidates]") -> "Candidates":
+        """Join one or more parts of a chunk's candidates."""
+        columns = (
+            torch.cat([getattr(part, column.name) for part in parts])
+            for column in fields(Candidates)
+        )
+        return Candidates(*columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +77,25 @@ class PromptableModel(Protocol):
         """Crops (H, W, 3) uint8 RGB of any sizes to one batch (B, 3, S, S), and their frames."""
         ...
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """A batch (B, 3, S, S) to features that index by image."""
+    def encode(self, pixels: torch.Tensor) -> Iterable[Any]:
+        """A batch (B, 3, S, S) to the features of each image, which only `decode` looks into."""
         ...
 
     def decode(
-        self, features: torch.Tensor, frame: Frame, points_xy: np.ndarray, pred_iou_thresh: float
+        self,
+        features: Any,
+        frame: Frame,
+        points_xy: np.ndarray,
+        pred_iou_thresh: float,
+        *,
+        multimask_output: bool = True,
+        use_m2m: bool = False,
     ) -> Candidates:
         """The candidates of single-point prompts (N, 2), in the crop's pixels, on one image.
 
         Kept are masks with predicted IoU above `pred_iou_thresh`; all, where that is not positive.
+        `multimask_output`: three masks a prompt, not one. `use_m2m`: each is drawn again, with
+        itself as a prompt.
         """
         ...
 

@@ -9,17 +9,16 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
 from amg.models import fast_decoder
-from amg.models.interface import Candidates, Frame, ModelInfo, is_plain_wanted
+from amg.models.interface import Candidates, Frame
 from amg.models.mask_decoder import DecodedTokens, MaskDecoder
 from amg.models.prompt_encoder import PromptEncoder
+from amg.models.prompted_model import PromptedModel, embed_foreground, passes, resize_masks
 from amg.ops.resample import Resampling, bilinear_taps
 
-_FOREGROUND = 1
 _CACHE_BYTES = 8 * 2**20  # of pixels in flight: several such arrays are alive at once
 
 
@@ -37,12 +36,8 @@ class ImageEncoder(Protocol):
         ...
 
 
-class SAMModel(nn.Module):
+class SAMModel(PromptedModel):
     """An image encoder, a prompt encoder and a mask decoder; keys as in published checkpoints."""
-
-    mask_threshold: float = 0.0
-    pixel_mean: torch.Tensor
-    pixel_std: torch.Tensor
 
     def __init__(
         self,
@@ -52,25 +47,15 @@ class SAMModel(nn.Module):
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
-        super().__init__()
-        self.info = ModelInfo()
-        self.plain = is_plain_wanted()
+        super().__init__(pixel_mean, pixel_std)
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
-        # Not part of published checkpoints.
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     @property
     def imgsz(self) -> int:
         """Side of the square input, in pixels."""
         return self.prompt_encoder.input_image_size[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.pixel_mean.device
 
     def set_imgsz(self, imgsz: int | tuple[int, int]) -> None:
         """Change the side of the square input, in pixels: a multiple of 16."""
@@ -110,29 +95,33 @@ class SAMModel(nn.Module):
         """Map (B, 3, S, S) to image embeddings (B, 256, S/16, S/16)."""
         return self.image_encoder(pixels)
 
-    def decode(
-        self, features: torch.Tensor, frame: Frame, points_xy: np.ndarray, pred_iou_thresh: float
+    def draw_candidates(
+        self,
+        features: torch.Tensor,
+        sparse: torch.Tensor,
+        masks: torch.Tensor | None,
+        pred_iou_thresh: float,
+        multimask_output: bool,
     ) -> Candidates:
-        """Three masks for each of N points on one image, less those of low predicted IoU.
+        """The candidates of N prompts on one image, features (256, h, w).
 
-        features (256, h, w); points_xy (N, 2) float64 in the crop's pixels.
         Masks are drawn only for the prompts that have one above the threshold.
         """
-        sparse = self._embed_points(points_xy, frame)
+        wanted = slice(1, None) if multimask_output else slice(0, 1)
         image, positions = features.unsqueeze(0), self.prompt_encoder.get_dense_pe()
-        dense = self.prompt_encoder.no_mask_dense()
+        dense = self.prompt_encoder.dense(masks)
         decoder = self.mask_decoder
-        if self.plain:
+        if masks is not None or self.plain:
             decoded = decoder.attend(image, positions, sparse, dense)
-            parts = [self._draw(decoded, pred_iou_thresh)]
+            parts = [self._draw(decoded, wanted, pred_iou_thresh)]
         else:
             shared = fast_decoder.share_pixels(decoder, image, positions, dense)
             parts = [
-                self._draw(fast_decoder.attend(decoder, shared, chunk), pred_iou_thresh)
+                self._draw(fast_decoder.attend(decoder, shared, chunk), wanted, pred_iou_thresh)
                 for chunk in sparse.split(self._prompts_at_once(features, len(sparse)))
             ]
-        logits, predicted_iou, passes = (torch.cat(column) for column in zip(*parts, strict=True))
-        prompt_index, level = passes.nonzero(as_tuple=True)
+        logits, predicted_iou, kept = (torch.cat(column) for column in zip(*parts, strict=True))
+        prompt_index, level = kept.nonzero(as_tuple=True)
         return Candidates(logits, predicted_iou, prompt_index, level)
 
     def _prompts_at_once(self, features: torch.Tensor, n_prompts: int) -> int:
@@ -142,32 +131,28 @@ class SAMModel(nn.Module):
         return max(1, _CACHE_BYTES // (features.numel() * features.element_size()))
 
     def _draw(
-        self, decoded: DecodedTokens, pred_iou_thresh: float
+        self, decoded: DecodedTokens, wanted: slice, pred_iou_thresh: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (M, h, w) and predicted IoU (M,) of what passes; which does, (N, 3)."""
+        """Logits (K, h, w) and predicted IoU (K,) of what passes; which does, (N, M).
+
+        Of each prompt's masks, those in the slice `wanted`.
+        """
         decoder = self.mask_decoder
-        predicted_iou = decoded.predicted_iou[:, 1:]
-        passes = (
-            predicted_iou > pred_iou_thresh
-            if pred_iou_thresh > 0
-            else torch.ones_like(predicted_iou, dtype=torch.bool)
-        )
-        drawn = passes.any(dim=1)
+        predicted_iou = decoded.predicted_iou[:, wanted]
+        kept = passes(predicted_iou, pred_iou_thresh)
+        drawn = kept.any(dim=1)
         if self.plain:
             pixels, tokens = decoded.pixels[drawn], decoded.mask_tokens[drawn]
-            logits = decoder.draw(decoder.upscale(pixels), tokens)[:, 1:]
+            logits = decoder.draw(decoder.upscale(pixels), tokens)[:, wanted]
         else:
-            logits = fast_decoder.draw(decoder, decoded, drawn, slice(1, None))
-        return logits[passes[drawn]], predicted_iou[passes], passes
+            logits = fast_decoder.draw(decoder, decoded, drawn, wanted)
+        return logits[kept[drawn]], predicted_iou[kept], kept
 
-    def _embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
+    def embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
         """Sparse embeddings (N, 2, C) of N points in the crop's pixels."""
         (h, w), (resized_h, resized_w) = frame.size_hw, frame.resized_hw
         scaled = points_xy * np.array([resized_w / w, resized_h / h])
-        coords = torch.from_numpy(scaled).to(self.device).unsqueeze(1)
-        labels = torch.full(coords.shape[:2], _FOREGROUND, device=self.device)
-        sparse, _ = self.prompt_encoder((coords, labels), None, None)
-        return sparse
+        return embed_foreground(self.prompt_encoder, torch.from_numpy(scaled).to(self.device))
 
     def upsample(self, logits: torch.Tensor, frame: Frame) -> torch.Tensor:
         """Low-res logits (M, h, w) to the input's size, without its padding, to the crop's size.
@@ -175,8 +160,8 @@ class SAMModel(nn.Module):
         Gives (M, H, W). Source: `Sam.postprocess_masks`.
         """
         h, w = frame.resized_hw
-        at_input = _bilinear(logits, frame.input_hw)[:, :h, :w]
-        return _bilinear(at_input, frame.size_hw)
+        at_input = resize_masks(logits, frame.input_hw)[:, :h, :w]
+        return resize_masks(at_input, frame.size_hw)
 
     def resampling(self, frame: Frame) -> Resampling:
         """The same as taps: `upsample` without its arrays."""
@@ -186,11 +171,6 @@ class SAMModel(nn.Module):
             for sides in zip(frame.input_hw, frame.resized_hw, frame.size_hw, strict=True)
         )
         return Resampling(rows, columns)
-
-
-def _bilinear(maps: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
-    resized = F.interpolate(maps.unsqueeze(1), size_hw, mode="bilinear", align_corners=False)
-    return resized.squeeze(1)
 
 
 def _resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
