@@ -1,19 +1,44 @@
-"""The original SAM 2, `sam2` 1.1.0, without what it needs only for its configuration files.
+"""The original SAM 2, `sam2` 1.1.0, and its generator, on the weights of one of our models.
 
 The oracle of tests and benchmarks. Installing it: `SAM2_BUILD_CUDA=0 pip install --no-deps
 --no-build-isolation sam2==1.1.0 iopath portalocker`. Its package starts hydra when it is imported,
-and hydra pins an old antlr4, on which others of the development tools cannot run: so the package's
-own `__init__`, which does nothing else, is left out here.
+to read its configurations, and hydra pins an antlr4 on which others of the development tools do not
+run: so the package's own `__init__`, which does nothing else, is left out here.
 """
 
 import importlib
 import importlib.util
+import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import yaml
+
+from amg.config import GeneratorConfig
+from amg.models.sam2 import SAM2Model
+
+# What the original generator knows; the rest is ours.
+_PARAMETERS = (
+    "points_per_side",
+    "points_per_batch",
+    "pred_iou_thresh",
+    "stability_score_thresh",
+    "stability_score_offset",
+    "mask_threshold",
+    "box_nms_thresh",
+    "crop_n_layers",
+    "crop_nms_thresh",
+    "crop_overlap_ratio",
+    "crop_n_points_downscale_factor",
+    "point_grids",
+    "use_m2m",
+    "multimask_output",
+)
+# What `build_sam2` sets beside its configurations.
+_POSTPROCESSING = {"dynamic_multimask_via_stability": True}
 
 
 def _package() -> ModuleType:
@@ -28,24 +53,71 @@ def _package() -> ModuleType:
     return sys.modules["sam2"]
 
 
+class _Loader(yaml.SafeLoader):
+    """With 1e-6 as a number, which YAML 1.1 wants written 1.0e-6."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^\d+e-?\d+$"), list("0123456789")
+)
+
+
 def published_config(name: str) -> dict[str, Any]:
-    """The model of a configuration that `sam2` ships, such as `sam2.1_hiera_t`."""
-    generation = name.partition("_")[0]
-    path = Path(_package().__path__[0], "configs", generation, f"{name}.yaml")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+    """The model of a configuration that `sam2` ships, by our name for it: `sam2.1_hiera_t`."""
+    path = Path(_package().__path__[0], "configs", name.partition("_")[0], f"{name}.yaml")
+    config = yaml.load(path.read_text(encoding="utf-8"), _Loader)["model"]  # noqa: S506 - it is safe
+    return config | {"sam_mask_decoder_extra_args": _POSTPROCESSING}
 
 
-def instantiate(config: Any) -> Any:
-    """Build what a configuration describes: mappings with a `_target_` are calls of it."""
+def instantiate(config: Any, classes: Mapping[str, Callable[..., Any]] | None = None) -> Any:
+    """Build what a configuration describes: mappings with a `_target_` are calls of it.
+
+    classes: others in place of some of `sam2`'s, by their names.
+    """
     if isinstance(config, list):
-        return [instantiate(item) for item in config]
+        return [instantiate(item, classes) for item in config]
     if not isinstance(config, dict):
         return config
-    arguments = {key: instantiate(value) for key, value in config.items() if key != "_target_"}
-    if "_target_" not in config:
+    arguments = {name: instantiate(value, classes) for name, value in config.items()}
+    if "_target_" not in arguments:
         return arguments
-    module, _, name = config["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), name)(**arguments)
+    target = arguments.pop("_target_")
+    build = (classes or {}).get(target.rpartition(".")[2]) or _find(target)
+    return build(**arguments)
+
+
+def _find(target: str) -> Any:
+    """What a dotted name stands for, its module imported."""
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def original_sam2(model: SAM2Model, config: dict[str, Any] | None = None) -> Any:
+    """Build the original `SAM2Base` with a model's weights; config: by its name, if not given."""
+    original = instantiate(config or published_config(model.info.name))
+    original.load_state_dict(model.state_dict(), strict=True)
+    return original.eval().to(model.device)
+
+
+def original_predictor(model: Any) -> Any:
+    """An image predictor of an original model, for inputs of any size."""
+    return _fit(_find("sam2.sam2_image_predictor.SAM2ImagePredictor")(model))
+
+
+def original_generator(original: Any, config: GeneratorConfig) -> Any:
+    """The original generator of an original model, with the same parameters."""
+    parameters = {name: getattr(config, name) for name in _PARAMETERS}
+    build = _find("sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator")
+    generator = build(original, output_mode="coco_rle", **parameters)
+    _fit(generator.predictor)
+    return generator
+
+
+def _fit(predictor: Any) -> Any:
+    """Its feature sizes are those of 1024 pixels, whatever the model's."""
+    side = predictor.model.image_size
+    predictor._bb_feat_sizes = [(side // stride, side // stride) for stride in (4, 8, 16)]
+    return predictor
 
 
 _package()

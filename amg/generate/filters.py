@@ -24,7 +24,11 @@ def filter_candidates(
     points_xy (N, 2) are the chunk's prompts; size_hw is the whole image's.
     """
     scores, boxes_xyxy = measure_masks(
-        model, candidates.logits, frame, config.stability_score_offset
+        model,
+        candidates.logits,
+        frame,
+        config.mask_threshold,
+        config.stability_score_offset,
     )
     masks = MaskBatch(
         logits=candidates.logits,

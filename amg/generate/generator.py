@@ -1,14 +1,15 @@
 """Segment everything in an image: the generator, from the top to the bottom of its pyramid.
 
 images -> crops -> chunks of point prompts -> masks, and back: NMS in the crop, NMS over the crops.
-Source: "Segment Anything" (2023), appendix B; `segment_anything/automatic_mask_generator.py`,
-whose masks, order and scores these are.
+Source: "Segment Anything" (2023), appendix B; `segment_anything/automatic_mask_generator.py` and
+`sam2/automatic_mask_generator.py`, whose masks, order and scores these are.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,8 @@ class MaskGenerator:
         """
         self.model = model
         self._heartbeat = heartbeat
-        self.config = (config or GeneratorConfig()).for_model(model.info.generator_defaults)
+        defaults = {"mask_threshold": model.mask_threshold, **model.info.generator_defaults}
+        self.config = (config or GeneratorConfig()).for_model(defaults)
         self._grids = layer_grids(self.config)
 
     def generate(self, image: np.ndarray) -> ImageResult:
@@ -130,7 +132,7 @@ class MaskGenerator:
             progress.encode_s += encode_s
             progress.masks_s += time.perf_counter() - started
 
-    def _process_crop(self, task: _CropTask, frame: Frame, features: torch.Tensor) -> list[Mask]:
+    def _process_crop(self, task: _CropTask, frame: Frame, features: Any) -> list[Mask]:
         """All prompts on one crop; its duplicates removed; survivors encoded."""
         height, width = task.crop.size_hw
         points_xy = self._grids[task.crop.layer] * np.array([width, height])
@@ -148,11 +150,18 @@ class MaskGenerator:
         return self._encode_masks(masks.select(keep), task, frame)
 
     def _process_points(
-        self, task: _CropTask, frame: Frame, features: torch.Tensor, points_xy: np.ndarray
+        self, task: _CropTask, frame: Frame, features: Any, points_xy: np.ndarray
     ) -> MaskBatch:
         """One chunk of prompts (N, 2), in the crop's pixels, to filtered masks."""
         self._heartbeat()
-        candidates = self.model.decode(features, frame, points_xy, self.config.pred_iou_thresh)
+        candidates = self.model.decode(
+            features,
+            frame,
+            points_xy,
+            self.config.pred_iou_thresh,
+            multimask_output=self.config.multimask_output,
+            use_m2m=self.config.use_m2m,
+        )
         size_hw = task.image.shape[0], task.image.shape[1]
         prompts = torch.from_numpy(points_xy).to(candidates.level.device)
         return filter_candidates(
@@ -162,7 +171,8 @@ class MaskGenerator:
     def _encode_masks(self, masks: MaskBatch, task: _CropTask, frame: Frame) -> list[Mask]:
         """Draw the survivors again at full resolution, and write them in the image's frame."""
         size_hw = task.image.shape[0], task.image.shape[1]
-        rles = encode_masks(self.model, masks.logits, frame, task.crop, size_hw)
+        threshold = self.config.mask_threshold
+        rles = encode_masks(self.model, masks.logits, frame, task.crop, size_hw, threshold)
         x0, y0, _, _ = task.crop.box_xyxy
         rows = zip(
             rles,

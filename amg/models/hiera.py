@@ -143,7 +143,7 @@ class Hiera(nn.Module):
         self.pos_embed_window = nn.Parameter(
             torch.zeros(1, embed_dim, window_spec[0], window_spec[0])
         )
-        drop_paths = torch.linspace(0, drop_path_rate, sum(stages)).tolist()
+        drop_paths = torch.linspace(0, drop_path_rate, sum(stages), device="cpu").tolist()
         self.blocks = nn.ModuleList()
         dim, stage, widths = embed_dim, 0, [embed_dim]
         for i, drop_path in enumerate(drop_paths):

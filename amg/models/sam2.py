@@ -128,6 +128,10 @@ class SAM2Model(PromptedModel):
         """What makes pointers to objects out of the decoder's tokens, and places them in time."""
         has_pointers = self.tracking.use_obj_ptrs_in_encoder
         absent = has_pointers and self.sam_mask_decoder.pred_obj_scores
+        if self.fixed_no_obj_ptr and not absent:
+            raise ValueError(
+                "fixed_no_obj_ptr=True needs pred_obj_scores=True and use_obj_ptrs_in_encoder=True"
+            )
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4) if has_pointers else None
         self.no_obj_ptr = _embedding(1, dim) if absent else None
         projection = MLP(dim, dim, dim, 3) if use_mlp else nn.Linear(dim, dim)
