@@ -109,7 +109,7 @@ def test_a_key_too_many_or_too_few_is_refused(saved, original, extra):
         del state["memory_encoder.out_proj.bias"]
     ours = our_model()
     before = {key: tensor.clone() for key, tensor in ours.state_dict().items()}
-    with pytest.raises(CheckpointError, match="1 keys (unexpected|missing)"):
+    with pytest.raises(CheckpointError, match=r"1 keys (unexpected|missing)"):
         load_weights(ours, saved({"model": state}))
     assert all(torch.equal(tensor, before[key]) for key, tensor in ours.state_dict().items())
 
@@ -123,7 +123,7 @@ def test_the_other_generations_file_is_refused(saved):
     }
     later = sam2_twins()[0]
     path = saved({"model": later.state_dict()})
-    with pytest.raises(CheckpointError, match="3 keys unexpected .*no_obj_embed_spatial"):
+    with pytest.raises(CheckpointError, match=r"3 keys unexpected .*no_obj_embed_spatial"):
         load_weights(our_model(**earlier), path)
 
 
