@@ -19,6 +19,7 @@ from amg.models.layers import MLP
 from amg.models.prompt_encoder import PromptEncoder
 from amg.models.prompted_model import PromptedModel, embed_foreground, passes, resize_masks
 from amg.models.sam2_mask_decoder import SAM2MaskDecoder
+from amg.models.track_step import TracksObjects
 from amg.models.tracking import TrackingOptions
 from amg.models.two_way_transformer import TwoWayTransformer
 from amg.ops.resample import Resampling, bilinear_taps
@@ -36,7 +37,7 @@ class ImageFeatures:
     high_res: tuple[torch.Tensor, ...]
 
 
-class SAM2Model(PromptedModel):
+class SAM2Model(PromptedModel, TracksObjects):
     """An image encoder, SAM's heads, and what a memory of past frames needs; keys as published.
 
     The options are those of the published model, with its defaults; those that only tracking uses

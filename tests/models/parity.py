@@ -28,7 +28,7 @@ def _random_like(name, tensor, generator):
     noise = torch.randn(tensor.shape, generator=generator)
     if name.endswith("running_var"):
         return 0.5 + noise.square()
-    if _LOOKED_UP.search(name):
+    if _LOOKED_UP.search(name) or not tensor.numel():
         return noise
     if tensor.ndim == 1:
         return 0.3 * noise + name.endswith("weight")

@@ -95,9 +95,9 @@ _FACTORS = {
 _HYPERNETWORK_BIAS = -25.0
 
 
-def prompted_twins(seed=5):
+def prompted_twins(**changes):
     """The two with weights by which every point gives other masks."""
-    ours, theirs = sam2_twins(seed=seed)
+    ours, theirs = sam2_twins(seed=5, **changes)
     state = ours.state_dict()
     for name, tensor in state.items():
         for pattern, factor in _FACTORS.items():
