@@ -63,7 +63,8 @@ class GeneratorConfig(_Strict):
     point_grids: Annotated[tuple[PointGrid, ...] | None, Field(strict=False)] = None
     """Instead of `points_per_side`: for each layer, points (x, y) in the unit square."""
     min_mask_region_area: int = Field(default=0, ge=0)
-    """Fill holes and drop islands smaller than this many pixels; 0 leaves masks alone."""
+    """Fill holes and drop islands smaller than this many pixels; 0 leaves masks alone. On the final
+    masks, SAM 2's too: its own generator does it on low-res logits, and on a GPU alone."""
     encoder_batch_size: int = Field(default=4, ge=1)
     """Crops that the image encoder takes at once."""
 

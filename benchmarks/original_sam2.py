@@ -92,9 +92,9 @@ def _find(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def original_sam2(model: SAM2Model, config: dict[str, Any] | None = None) -> Any:
-    """Build the original `SAM2Base` with a model's weights; config: by its name, if not given."""
-    original = instantiate(config or published_config(model.info.name))
+def original_sam2(model: SAM2Model) -> Any:
+    """Build the original `SAM2Base` with a registered model's weights, and for its inputs' size."""
+    original = instantiate(published_config(model.info.name) | {"image_size": model.imgsz})
     original.load_state_dict(model.state_dict(), strict=True)
     return original.eval().to(model.device)
 
