@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class GeneratorConfig(_Strict):
-    """How masks are generated: names and defaults of `SamAutomaticMaskGenerator` (SAM 1.0).
+    """How masks are generated: names of `SAM2AutomaticMaskGenerator`, defaults of SAM's (1.0).
 
     Values that are not set explicitly give way to the model's own defaults, where it has some:
     `MaskGenerator(model, config).config` is what is in force.
@@ -47,6 +47,12 @@ class GeneratorConfig(_Strict):
     """Keep masks whose stability score is at least this; 0 keeps all."""
     stability_score_offset: float = Field(default=1.0, ge=0)
     """How far the logit threshold moves each way to measure stability."""
+    mask_threshold: float = 0.0
+    """Pixels whose logit is above are the mask."""
+    multimask_output: bool = True
+    """Three masks for each point, not one."""
+    use_m2m: bool = False
+    """Draw each mask again with itself as a prompt: finer, and several times slower."""
     box_nms_thresh: UnitInterval = 0.7
     """Box IoU above which the mask of lower predicted IoU goes, within a crop."""
     crop_n_layers: int = Field(default=0, ge=0, le=6)
@@ -60,7 +66,8 @@ class GeneratorConfig(_Strict):
     point_grids: Annotated[tuple[PointGrid, ...] | None, Field(strict=False)] = None
     """Instead of `points_per_side`: for each layer, points (x, y) in the unit square."""
     min_mask_region_area: int = Field(default=0, ge=0)
-    """Fill holes and drop islands smaller than this many pixels; 0 leaves masks alone."""
+    """Fill holes and drop islands smaller than this many pixels; 0 leaves masks alone. On the final
+    masks, SAM 2's too: its own generator does it on low-res logits, and on a GPU alone."""
     encoder_batch_size: int | None = Field(default=None, ge=1)
     """Crops that the image encoder takes at once. None: 1 on a CPU, 4 on other devices."""
 

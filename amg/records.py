@@ -26,8 +26,8 @@ class Mask:
 
     Boxes are XYWH in the image's pixels; the width and height of `bbox_xywh` are differences of
     the first and last index, as in the original generator: one less than a count of pixels.
-    `level` is which of the model's three outputs for a point this was, 0 to 2; `crop_layer` 0 is
-    the whole image.
+    `level` is which of the model's three outputs for a point this was, 0 to 2, and 0 if it gave
+    one; `crop_layer` 0 is the whole image.
     """
 
     rle: Rle

@@ -1,10 +1,12 @@
 """The original generator, `segment-anything` 1.0, on the weights of one of our models.
 
 The oracle of tests and benchmarks. Its own modules are used wherever it has them; TinyViT, which
-it has not, is ours.
+it has not, is ours. Of SAM 2 the original is `sam2`, which is asked for only then.
 """
 
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import (
@@ -19,6 +21,8 @@ from torch import nn
 from amg.config import GeneratorConfig
 from amg.models import image_encoder_vit
 from amg.models.sam import SAMModel
+from amg.models.sam2 import SAM2Model
+from benchmarks.parameters import parameters_of
 
 # What the original generator knows; the rest is ours.
 _PARAMETERS = (
@@ -37,11 +41,12 @@ _PARAMETERS = (
 )
 
 
-def original_generator(model: SAMModel, config: GeneratorConfig) -> SamAutomaticMaskGenerator:
+def original_generator(model: SAMModel | SAM2Model, config: GeneratorConfig) -> Any:
     """Build the original generator with a model's weights and the same parameters."""
-    parameters = {name: getattr(config, name) for name in _PARAMETERS}
-    if parameters["points_per_batch"] is None:
-        del parameters["points_per_batch"]  # its own default
+    if isinstance(model, SAM2Model):
+        sam2 = import_module("benchmarks.original_sam2")
+        return sam2.original_generator(sam2.original_sam2(model), config)
+    parameters = parameters_of(config, _PARAMETERS)
     return SamAutomaticMaskGenerator(original_sam(model), output_mode="coco_rle", **parameters)
 
 

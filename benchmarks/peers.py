@@ -16,6 +16,7 @@ from amg.config import GeneratorConfig
 from amg.errors import ConfigError
 from amg.models.registry import get_spec
 from amg.models.sam import SAMModel
+from amg.models.sam2 import SAM2Model
 
 Annotations = list[dict[str, Any]]
 """An image's masks: at least `segmentation`, as COCO RLE."""
@@ -38,7 +39,7 @@ class Peer:
     make: Callable[[Any, GeneratorConfig], Generate]
 
 
-def _make_original(model: SAMModel, config: GeneratorConfig) -> Generate:
+def _make_original(model: SAMModel | SAM2Model, config: GeneratorConfig) -> Generate:
     from benchmarks.original import original_generator  # noqa: PLC0415
 
     return original_generator(model, config).generate
@@ -56,6 +57,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("original", "segment-anything", _SAM, is_reference=True, make=_make_original),
+        Peer("sam2", "sam2", ("sam2",), is_reference=True, make=_make_original),
         Peer("transformers", "transformers", _SAM, is_reference=False, make=_make_pipeline),
     )
 }

@@ -33,6 +33,9 @@ def test_defaults_are_the_originals():
         ({"points_per_side": 4, "point_grids": [[(0.5, 0.5)]]}, "exactly one"),
         ({"point_grids": [[(0.5, 0.5)]], "crop_n_layers": 1}, "2 grids are needed"),
         ({"point_grids": [[(0.5, 1.5)]]}, "point_grids.0.0.1"),
+        ({"mask_threshold": float("inf")}, "mask_threshold"),
+        ({"use_m2m": 1}, "use_m2m"),
+        ({"multimask_output": "no"}, "multimask_output"),
     ],
 )
 def test_bad_values_are_named(values, said):

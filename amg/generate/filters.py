@@ -25,7 +25,11 @@ def filter_candidates(
     their low-res logits (M, h, w).
     """
     scores, boxes_xyxy = measure_masks(
-        model, candidates.logits, frame, config.stability_score_offset
+        model,
+        candidates.logits,
+        frame,
+        config.mask_threshold,
+        config.stability_score_offset,
     )
     masks = MaskBatch(
         boxes_xyxy=boxes_xyxy,

@@ -22,10 +22,9 @@ _TILE_ELEMENTS = 32 * 1024 * 1024
 
 
 def measure_masks(
-    model: PromptableModel, logits: torch.Tensor, frame: Frame, offset: float
+    model: PromptableModel, logits: torch.Tensor, frame: Frame, threshold: float, offset: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Stability (M,) float32 and box (M, 4) int64 of low-res logits (M, h, w), in the crop."""
-    threshold = model.mask_threshold
     if (twin := _twin(model, logits)) is not None:
         return twin.measure_masks(logits, model.resampling(frame), threshold, offset)
     parts = [
@@ -42,19 +41,18 @@ def encode_masks(
     frame: Frame,
     crop: Crop,
     size_hw: tuple[int, int],
+    threshold: float,
 ) -> list[Rle]:
     """Draw low-res logits (M, h, w) of a crop, and encode them in the image's frame, `size_hw`."""
     x0, y0, x1, y1 = crop.box_xyxy
     if (twin := _twin(model, logits)) is not None:
         resampling = model.resampling(frame)
-        return twin.encode_masks(logits, resampling, model.mask_threshold, (x0, y0), size_hw)
+        return twin.encode_masks(logits, resampling, threshold, (x0, y0), size_hw)
     margins = (0, 0), (y0, size_hw[0] - y1), (x0, size_hw[1] - x1)
     return [
         encoded
         for full in _upsampled(model, logits, frame, size_hw)
-        for encoded in rle.encode_masks(
-            np.pad((full > model.mask_threshold).cpu().numpy(), margins)
-        )
+        for encoded in rle.encode_masks(np.pad((full > threshold).cpu().numpy(), margins))
     ]
 
 

@@ -1,14 +1,15 @@
 """Segment everything in an image: the generator, from the top to the bottom of its pyramid.
 
 images -> crops -> chunks of point prompts -> masks, and back: NMS in the crop, NMS over the crops.
-Source: "Segment Anything" (2023), appendix B; `segment_anything/automatic_mask_generator.py`,
-whose masks, order and scores these are.
+Source: "Segment Anything" (2023), appendix B; `segment_anything/automatic_mask_generator.py` and
+`sam2/automatic_mask_generator.py`, whose masks, order and scores these are.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,8 @@ class MaskGenerator:
         """
         self.model = model
         self._heartbeat = heartbeat
-        self.config = (config or GeneratorConfig()).for_model(model.info.generator_defaults)
+        defaults = {"mask_threshold": model.mask_threshold, **model.info.generator_defaults}
+        self.config = (config or GeneratorConfig()).for_model(defaults)
         self._grids = layer_grids(self.config)
         self.allowance = allow(self.config, model)
 
@@ -135,13 +137,19 @@ class MaskGenerator:
             progress.encode_s += encode_s
             progress.masks_s += time.perf_counter() - started
 
-    def _process_crop(self, task: _CropTask, frame: Frame, features: torch.Tensor) -> list[Mask]:
+    def _process_crop(self, task: _CropTask, frame: Frame, features: Any) -> list[Mask]:
         """All prompts on one crop; its duplicates removed; survivors encoded."""
         height, width = task.crop.size_hw
         points_xy = self._grids[task.crop.layer] * np.array([width, height])
         config = self.config
         candidates = self.model.decode(
-            features, frame, points_xy, config.pred_iou_thresh, self.allowance.points_per_batch
+            features,
+            frame,
+            points_xy,
+            config.pred_iou_thresh,
+            self.allowance.points_per_batch,
+            multimask_output=config.multimask_output,
+            use_m2m=config.use_m2m,
         )
         waiting = WaitingMasks(self._encoder(task, frame), self.allowance.waiting_bytes)
         for batch in candidates:
@@ -162,7 +170,8 @@ class MaskGenerator:
     def _encoder(self, task: _CropTask, frame: Frame) -> Encode:
         """What draws low-res logits at full resolution, and encodes them in the image's frame."""
         size_hw = task.image.shape[0], task.image.shape[1]
-        return lambda logits: encode_masks(self.model, logits, frame, task.crop, size_hw)
+        threshold = self.config.mask_threshold
+        return lambda logits: encode_masks(self.model, logits, frame, task.crop, size_hw, threshold)
 
     def _finish(self, size_hw: tuple[int, int], progress: _ImageInProgress) -> ImageResult:
         """Remove duplicates between crops, and clean small regions."""

@@ -1,21 +1,29 @@
 """How each published architecture, and the built-in one, is put together.
 
-Sources: `segment_anything/build_sam.py`, `mobile_sam/build_sam.py`.
+Sources: `segment_anything/build_sam.py`, `mobile_sam/build_sam.py`, `sam2/build_sam.py` and the
+configurations beside it.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, Literal
 
 from torch import nn
 
+from amg.models.fpn_neck import FpnNeck, ImageEncoder
+from amg.models.hiera import Hiera
 from amg.models.image_encoder_vit import ImageEncoderViT
 from amg.models.mask_decoder import MaskDecoder
+from amg.models.memory_attention import MemoryAttention, MemoryAttentionLayer
+from amg.models.memory_encoder import MemoryEncoder
 from amg.models.prompt_encoder import PromptEncoder
 from amg.models.sam import SAMModel
+from amg.models.sam2 import SAM2Model
 from amg.models.tiny_vit import TinyViT
 from amg.models.two_way_transformer import TwoWayTransformer
 
 _EMBED_DIM = 256
+_MEMORY_DIM = 64
 
 
 def build_sam_vit(
@@ -79,4 +87,47 @@ def _assemble(encoder: ImageEncoderViT | TinyViT, imgsz: int, decoder_mlp_dim: i
                 depth=2, embedding_dim=_EMBED_DIM, num_heads=8, mlp_dim=decoder_mlp_dim
             ),
         ),
+    )
+
+
+def build_sam2(*, generation: Literal["2", "2.1"], **trunk: Any) -> SAM2Model:
+    """SAM 2 or 2.1 at 1024 pixels; `trunk` are the options of its `Hiera`.
+
+    The later generation tells memories of objects that are not there, and places object pointers
+    in time. Where one mask is asked for, an unstable one gives way to the best of three.
+    """
+    hiera = Hiera(**trunk)
+    neck = FpnNeck(
+        _EMBED_DIM, hiera.channel_list, fpn_top_down_levels=(2, 3), fpn_interp_model="nearest"
+    )
+    is_later = generation == "2.1"
+    return SAM2Model(
+        ImageEncoder(hiera, neck, scalp=1),
+        MemoryAttention(
+            _EMBED_DIM, pos_enc_at_input=True, layer=MemoryAttentionLayer(), num_layers=4
+        ),
+        MemoryEncoder(out_dim=_MEMORY_DIM),
+        image_size=1024,
+        sigmoid_scale_for_mem_enc=20.0,
+        sigmoid_bias_for_mem_enc=-10.0,
+        use_mask_input_as_output_without_sam=True,
+        directly_add_no_mem_embed=True,
+        no_obj_embed_spatial=is_later,
+        use_high_res_features_in_sam=True,
+        multimask_output_in_sam=True,
+        iou_prediction_use_sigmoid=True,
+        use_obj_ptrs_in_encoder=True,
+        add_tpos_enc_to_obj_ptrs=is_later,
+        proj_tpos_enc_in_obj_ptrs=is_later,
+        use_signed_tpos_enc_to_obj_ptrs=is_later,
+        only_obj_ptrs_in_the_past_for_eval=True,
+        pred_obj_scores=True,
+        pred_obj_scores_mlp=True,
+        fixed_no_obj_ptr=True,
+        multimask_output_for_tracking=True,
+        use_multimask_token_for_obj_ptr=True,
+        multimask_min_pt_num=0,
+        multimask_max_pt_num=1,
+        use_mlp_for_obj_ptr_proj=True,
+        sam_mask_decoder_extra_args={"dynamic_multimask_via_stability": True},
     )

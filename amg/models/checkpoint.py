@@ -39,7 +39,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     path: `.safetensors`, or what `torch.save` wrote; a state dict, or {"model": state dict}, with
     the published keys or those of `transformers`. Apart from `_DERIVED_SUFFIXES`, keys and shapes
-    must be the model's own, and all values finite.
+    must be the model's own, and all values finite. A file without any of the model's
+    `optional_parts` leaves it without them.
 
     Raises CheckpointError that names the file, how many keys are wrong, and the first of them.
     """
@@ -48,6 +49,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if is_transformers_layout(state):
             state = to_published_layout(state)
         targets = model.state_dict()
+        absent = _absent_parts(model, state)
+        targets = {key: t for key, t in targets.items() if key.partition(".")[0] not in absent}
         buffers = {key for key, _ in model.named_buffers() if key not in targets}
         state = {
             key: tensor
@@ -58,6 +61,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         _require_usable_values(state, targets)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    for part in absent:
+        setattr(model, part, None)
     model.load_state_dict(state)
 
 
@@ -99,9 +104,8 @@ def recognise(state: Mapping[str, torch.Tensor]) -> str | None:
         return _TINY_VIT.get(width, f"a SAM with a TinyViT of width {width}")
     if depth := _depth(state, "image_encoder.trunk.blocks."):
         generation = "sam2.1" if "no_obj_embed_spatial" in state else "sam2"
-        return f"{generation}_hiera_{_HIERA.get(depth, '?')}"
-    if _depth(state, "vision_encoder.backbone.blocks."):
-        return "a SAM 2 of transformers"
+        known = depth in _HIERA
+        return f"{generation}_hiera_{_HIERA[depth]}" if known else f"a SAM 2 of depth {depth}"
     return None
 
 
@@ -185,6 +189,12 @@ def _is_plain(key: object, value: object) -> bool:
         and value.device.type == "cpu"
         and not value.is_quantized
     )
+
+
+def _absent_parts(model: nn.Module, state: Iterable[str]) -> tuple[str, ...]:
+    """The model's optional parts, if the file has none of them; it may not have some."""
+    parts: tuple[str, ...] = getattr(model, "optional_parts", ())
+    return () if {key.partition(".")[0] for key in state} & set(parts) else parts
 
 
 def _require_same_keys(

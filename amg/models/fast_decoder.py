@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from amg.models.mask_decoder import MaskDecoder
+from amg.models.mask_decoder import DecodedTokens, MaskDecoder
 from amg.models.shared_pixels import (
     Projected,
     SharedBlock,
@@ -48,43 +48,22 @@ class PromptPixels:
         """Its rows so far."""
         return self.room[:, : self.n_rows]
 
-    def select(self, prompts: torch.Tensor) -> "PromptPixels":
+    def __getitem__(self, prompts: torch.Tensor) -> "PromptPixels":
         """Some of the prompts, bool (N,)."""
         return PromptPixels(
             self.scale[prompts], self.values[prompts], self.room[prompts], self.n_rows
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AttendedPrompts:
-    """What the transformer knows of N prompts, before any mask is drawn.
-
-    `mask_tokens` (N, M, C) and `predicted_iou` (N, M), as `DecodedTokens` has them.
-    """
-
-    pixels: PromptPixels
-    mask_tokens: torch.Tensor
-    predicted_iou: torch.Tensor
-
-    def select(self, prompts: torch.Tensor) -> "AttendedPrompts":
-        """Some of the prompts, bool (N,)."""
-        if prompts.all():
-            return self
-        return AttendedPrompts(
-            self.pixels.select(prompts), self.mask_tokens[prompts], self.predicted_iou[prompts]
-        )
-
-
 def attend(
     decoder: MaskDecoder, shared: SharedPixels, sparse_prompt_embeddings: torch.Tensor
-) -> AttendedPrompts:
-    """`MaskDecoder.attend` for N prompts (N, T, C) on one image."""
-    output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    output_tokens = output_tokens.expand(len(sparse_prompt_embeddings), -1, -1)
+) -> DecodedTokens:
+    """`MaskDecoder.attend` for N prompts (N, T, C) on one image; its pixels are `PromptPixels`."""
+    output_tokens = decoder.output_tokens().expand(len(sparse_prompt_embeddings), -1, -1)
     token_pe = torch.cat([output_tokens, sparse_prompt_embeddings], dim=1)
 
     transformer, blocks = transformer_layers(decoder)
-    pixels = _fresh_pixels(blocks, shared, token_pe)
+    pixels = _fresh_pixels(shared, token_pe)
     tokens = token_pe
     for block, shared_block in zip(blocks, shared.blocks, strict=True):
         tokens = _run_block(block, shared_block, tokens, token_pe, pixels)
@@ -92,27 +71,20 @@ def attend(
     update = _attend_to_pixels(
         last, tokens + token_pe, shared.last_keys, shared.last_values, pixels
     )
-    tokens = transformer.norm_final_attn(tokens + update)
-    return AttendedPrompts(
-        pixels=pixels,
-        mask_tokens=tokens[:, 1 : 1 + decoder.num_mask_tokens],
-        predicted_iou=decoder.iou_prediction_head(tokens[:, 0]),
-    )
+    return decoder.read(transformer.norm_final_attn(tokens + update), pixels)
 
 
 def draw(
-    decoder: MaskDecoder, shared: SharedPixels, attended: AttendedPrompts, masks: slice
+    decoder: MaskDecoder, shared: SharedPixels, pixels: PromptPixels, weights: torch.Tensor
 ) -> torch.Tensor:
-    """`MaskDecoder.upscale` and `MaskDecoder.draw` in one: logits (N, M, 4h, 4w)."""
-    pixels = attended.pixels
-    weights = decoder.hypernetwork_weights(attended.mask_tokens)[:, masks].contiguous()
+    """`MaskDecoder.upscale` and `draw_with` in one: weights (N, M, C / 8) to (N, M, 4h, 4w)."""
+    weights = weights.contiguous()
     _, norm, second = upscaling_layers(decoder)
-    second_weight, second_bias = convolution_as_product(second)
+    second_weight, _ = convolution_as_product(second)
     directions = _per_group(pixels.values, shared.drawn.carried).flatten(1, 2)
     h, w = shared.size_hw
     logits = weights.new_empty(*weights.shape[:2], 4 * h, 4 * w)
-    n_values = shared.drawn.base.shape[1]
-    n_at_once = h * w if weights.is_cuda else max(1, _TILE_ELEMENTS // n_values)
+    n_at_once = h * w if weights.is_cuda else max(1, _TILE_ELEMENTS // shared.drawn.base.shape[1])
     for start in range(0, h * w, n_at_once):
         tile = slice(start, start + n_at_once)
         x = pixels.mixing[:, :, tile].transpose(1, 2) @ directions
@@ -120,19 +92,23 @@ def draw(
             x,
             shared.drawn.base[tile],
             pixels.scale[:, tile].contiguous(),
-            shared.drawn.constant,
+            _rows(shared.drawn.constant, tile),
             norm.weight,
             norm.bias,
             norm.eps,
         )
         x = F.linear(x.unflatten(2, (4, -1)).flatten(1, 2), second_weight)
-        passes.gelu_dot(x, second_bias, weights, logits, start, w)
+        parts = slice(4 * tile.start, 4 * tile.stop)
+        passes.gelu_dot(x, _rows(shared.last_bias, parts), weights, logits, start, w)
     return logits
 
 
-def _fresh_pixels(
-    blocks: list[TwoWayAttentionBlock], shared: SharedPixels, tokens: torch.Tensor
-) -> PromptPixels:
+def _rows(bias: torch.Tensor, tile: slice) -> torch.Tensor:
+    """Those of a tile; a bias of one row is every pixel's."""
+    return bias if len(bias) == 1 else bias[tile]
+
+
+def _fresh_pixels(shared: SharedPixels, tokens: torch.Tensor) -> PromptPixels:
     """The image's pixels, which no prompt has changed yet."""
     n_prompts, n_tokens, _ = tokens.shape
     n_pixels = shared.drawn.base.shape[0]

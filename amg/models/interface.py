@@ -1,8 +1,8 @@
 """The one interface between the mask generator and every family of models."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ class Frame:
     """How a crop lies in the model's square input.
 
     `size_hw`: the crop's own size. `resized_hw`: its size in the input, from the top left corner.
-    `input_hw`: the input's size, through which logits pass on their way to the crop's.
+    `input_hw`: the input's size, through which SAM's logits pass on their way to the crop's.
     """
 
     size_hw: tuple[int, int]
@@ -37,6 +37,15 @@ class Candidates:
     predicted_iou: torch.Tensor
     prompt_index: torch.Tensor
     level: torch.Tensor
+
+    @staticmethod
+    def concatenate(parts: "Sequence[Candidates]") -> "Candidates":
+        """Join one or more parts of a chunk's candidates."""
+        columns = (
+            torch.cat([getattr(part, column.name) for part in parts])
+            for column in fields(Candidates)
+        )
+        return Candidates(*columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +89,26 @@ class PromptableModel(Protocol):
         """Crops (H, W, 3) uint8 RGB of any sizes to one batch (B, 3, S, S), and their frames."""
         ...
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """A batch (B, 3, S, S) to features that index by image."""
+    def encode(self, pixels: torch.Tensor) -> Iterable[Any]:
+        """A batch (B, 3, S, S) to the features of each image, which only `decode` looks into."""
         ...
 
     def decode(
         self,
-        features: torch.Tensor,
+        features: Any,
         frame: Frame,
         points_xy: np.ndarray,
         pred_iou_thresh: float,
         points_per_batch: int,
+        *,
+        multimask_output: bool = True,
+        use_m2m: bool = False,
     ) -> Iterator[Candidates]:
         """The candidates of single-point prompts (N, 2), in the crop's pixels, on one image.
 
         Kept are masks with predicted IoU above `pred_iou_thresh`; all, where that is not positive.
-        They come for `points_per_batch` prompts at a time.
+        They come for `points_per_batch` prompts at a time. `multimask_output`: three masks a
+        prompt, not one. `use_m2m`: each is drawn again, with itself as a prompt.
         """
         ...
 

@@ -44,22 +44,33 @@ class MLPBlock(nn.Module):
 
 
 class MLP(nn.Module):
-    """A stack of `num_layers` linear layers with ReLU between them, (..., C_in) to (..., C_out).
+    """A stack of `num_layers` linear layers, (..., C_in) to (..., C_out), activated in between.
 
-    Source: `segment_anything/modeling/mask_decoder.py`.
+    Sources: `segment_anything/modeling/mask_decoder.py`, `sam2/modeling/sam2_utils.py`.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        output_dim: int,
+        num_layers: int,
+        activation: type[nn.Module] = nn.ReLU,
+        sigmoid_output: bool = False,
+    ) -> None:
         super().__init__()
         dims = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
         self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(dims))
+        self.act = activation()
+        self.sigmoid_output = sigmoid_output
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (..., C_in) to (..., C_out)."""
+        """Map (..., C_in) to (..., C_out), between 0 and 1 with `sigmoid_output`."""
         *hidden, last = self.layers
         for layer in hidden:
-            x = torch.relu(layer(x))
-        return last(x)
+            x = self.act(layer(x))
+        x = last(x)
+        return x.sigmoid() if self.sigmoid_output else x
 
 
 def make_neck(in_channels: int, out_channels: int) -> nn.Sequential:

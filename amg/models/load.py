@@ -6,21 +6,23 @@ from pathlib import Path
 import torch
 
 from amg.errors import ConfigError
-from amg.models.build import build_mobile_sam, build_nano, build_sam_vit
+from amg.models.build import build_mobile_sam, build_nano, build_sam2, build_sam_vit
 from amg.models.checkpoint import load_weights
 from amg.models.interface import ModelInfo
 from amg.models.precision import PRECISIONS, Precision
 from amg.models.registry import ModelSpec, get_spec, locate_weights
 from amg.models.sam import SAMModel
+from amg.models.sam2 import SAM2Model
 
-_BUILDERS: dict[str, Callable[..., SAMModel]] = {
+_BUILDERS: dict[str, Callable[..., SAMModel | SAM2Model]] = {
     "sam_vit": build_sam_vit,
     "mobile_sam": build_mobile_sam,
     "nano": build_nano,
+    "sam2": build_sam2,
 }
 
 
-def build_model(spec: ModelSpec) -> SAMModel:
+def build_model(spec: ModelSpec) -> SAMModel | SAM2Model:
     """The architecture of a registered model, with random weights."""
     return _BUILDERS[spec.architecture](**spec.sizes)
 
@@ -33,7 +35,7 @@ def load_model(
     imgsz: int | None = None,
     precision: Precision = "float32",
     compile: bool = False,
-) -> SAMModel:
+) -> SAMModel | SAM2Model:
     """Build a model and load its weights, ready for inference.
 
     checkpoint: a file of the published layout or of `transformers`' (.pt, .pth, .safetensors);
@@ -68,7 +70,7 @@ def _check_precision(precision: Precision, device: torch.device) -> Precision:
     return precision
 
 
-def _compile_encoder(model: SAMModel) -> None:
+def _compile_encoder(model: SAMModel | SAM2Model) -> None:
     """Let the encoder be compiled at its first image; its parameters stay where they are.
 
     Raises ConfigError now, not at the first image, where this machine cannot: code for a CPU needs
@@ -82,7 +84,7 @@ def _compile_encoder(model: SAMModel) -> None:
     model.image_encoder.compile()
 
 
-def _set_imgsz(model: SAMModel, imgsz: int) -> None:
+def _set_imgsz(model: SAMModel | SAM2Model, imgsz: int) -> None:
     try:
         model.set_imgsz(imgsz)
     except ValueError as error:

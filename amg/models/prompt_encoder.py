@@ -91,7 +91,8 @@ class PromptEncoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed prompts; what is absent is None.
 
-        points: coordinates (N, P, 2) and labels (N, P): 1 object, 0 background, -1 padding.
+        points: coordinates (N, P, 2) and labels (N, P): 1 object, 0 background, -1 padding, 2 and
+        3 a box's corners, which SAM 2 gives as points.
         boxes: (N, M, 4) XYXY, or as corners (N, M, 2, 2), or (N, 4).
         masks: logits (N, 1, 4h, 4w).
         Gives sparse (N, P + 2M, C), with one padding point more where there is no box,
@@ -104,12 +105,14 @@ class PromptEncoder(nn.Module):
             sparse.append(self._embed_boxes(boxes))
         n_prompts = next((len(p) for p in (*sparse, masks) if p is not None), 1)
         no_tokens = self.no_mask_embed.weight.new_zeros(n_prompts, 0, self.embed_dim)
-        dense = (
-            self.no_mask_dense().expand(n_prompts, -1, -1, -1)
-            if masks is None
-            else self.mask_downscaling(masks)
-        )
+        dense = self.dense(masks)
+        if masks is None:
+            dense = dense.expand(n_prompts, -1, -1, -1)
         return torch.cat([no_tokens, *sparse], dim=1), dense
+
+    def dense(self, masks: torch.Tensor | None) -> torch.Tensor:
+        """Embed masks (N, 1, 4h, 4w) as (N, C, h, w), or none as (1, C, h, w) for all prompts."""
+        return self.no_mask_dense() if masks is None else self.mask_downscaling(masks)
 
     def no_mask_dense(self) -> torch.Tensor:
         """The dense embedding of prompts without a mask, (1, C, h, w): the same for all."""
@@ -123,7 +126,7 @@ class PromptEncoder(nn.Module):
         position = self._encode_coords(coords)
         is_padding = (labels == _PADDING_LABEL).unsqueeze(-1)
         embedding = torch.where(is_padding, self.not_a_point_embed.weight, position)
-        for label in (0, 1):
+        for label in range(len(self.point_embeddings)):
             chosen = (labels == label).unsqueeze(-1)
             embedding = embedding + chosen * self._point_embedding(label)
         return embedding

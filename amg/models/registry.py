@@ -13,6 +13,7 @@ from amg.models.download import PublishedFile
 from amg.models.locate import LocatedWeights, find_checkpoint
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
+_SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _MOBILE_SAM_URL = "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights"
 _BUILT_IN_WEIGHTS = Path(__file__).parent / "weights"
 
@@ -26,7 +27,7 @@ class ModelSpec:
 
     name: str
     description: str
-    architecture: Literal["sam_vit", "mobile_sam", "nano"]
+    architecture: Literal["sam_vit", "mobile_sam", "nano", "sam2"]
     weights: PublishedFile | Path
     sizes: Mapping[str, Any] = field(default_factory=dict)
     generator_defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -41,6 +42,62 @@ def _sam(
 ) -> ModelSpec:
     weights = PublishedFile(file_name, f"{_SAM_URL}/{file_name}", sha256, hub_repo)
     return ModelSpec(name, description, "sam_vit", weights, sizes)
+
+
+# The names of the sizes, in files and on the hub, and the options of their `Hiera`.
+_HIERA_SIZES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "t": (
+        "tiny",
+        {
+            "embed_dim": 96,
+            "num_heads": 1,
+            "stages": (1, 2, 7, 2),
+            "global_att_blocks": (5, 7, 9),
+            "window_pos_embed_bkg_spatial_size": (7, 7),
+        },
+    ),
+    "s": (
+        "small",
+        {
+            "embed_dim": 96,
+            "num_heads": 1,
+            "stages": (1, 2, 11, 2),
+            "global_att_blocks": (7, 10, 13),
+            "window_pos_embed_bkg_spatial_size": (7, 7),
+        },
+    ),
+    "b+": ("base_plus", {"embed_dim": 112, "num_heads": 2}),
+    "l": (
+        "large",
+        {
+            "embed_dim": 144,
+            "num_heads": 2,
+            "stages": (2, 6, 36, 4),
+            "global_att_blocks": (23, 33, 43),
+            "window_pos_embed_bkg_spatial_size": (7, 7),
+            "window_spec": (8, 4, 16, 8),
+        },
+    ),
+}
+_SAM2_FOLDERS = {"2": "072824", "2.1": "092824"}
+
+
+def _sam2(generation: Literal["2", "2.1"], size: str, millions: int, sha256: str) -> ModelSpec:
+    long_size, trunk = _HIERA_SIZES[size]
+    file_name = f"sam{generation}_hiera_{long_size}.pt"
+    return ModelSpec(
+        name=f"sam{generation}_hiera_{size}",
+        description=f"SAM {generation}, Hiera {size.upper()}, {millions} M parameters",
+        architecture="sam2",
+        weights=PublishedFile(
+            file_name,
+            f"{_SAM2_URL}/{_SAM2_FOLDERS[generation]}/{file_name}",
+            sha256,
+            f"facebook/sam{generation}-hiera-{long_size.replace('_', '-')}",
+        ),
+        sizes={"generation": generation, **trunk},
+        generator_defaults={"pred_iou_thresh": 0.8},
+    )
 
 
 _SPECS = (
@@ -98,6 +155,54 @@ _SPECS = (
         depth=32,
         num_heads=16,
         global_attn_indexes=(7, 15, 23, 31),
+    ),
+    _sam2(
+        "2",
+        "t",
+        39,
+        "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+    ),
+    _sam2(
+        "2",
+        "s",
+        46,
+        "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+    ),
+    _sam2(
+        "2",
+        "b+",
+        81,
+        "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+    ),
+    _sam2(
+        "2",
+        "l",
+        224,
+        "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+    ),
+    _sam2(
+        "2.1",
+        "t",
+        39,
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    ),
+    _sam2(
+        "2.1",
+        "s",
+        46,
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    ),
+    _sam2(
+        "2.1",
+        "b+",
+        81,
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    ),
+    _sam2(
+        "2.1",
+        "l",
+        224,
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
     ),
 )
 

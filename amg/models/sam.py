@@ -4,23 +4,21 @@ Sources: "Segment Anything" (2023), appendix A; `segment_anything/modeling/sam.p
 `segment_anything/utils/transforms.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from amg.models.decoding import bytes_per_point, decode_points, fast_draw, plain_draw
-from amg.models.interface import Candidates, Frame, ModelInfo, is_plain_wanted
+from amg.models.decoding import ImageDecoder
+from amg.models.interface import Frame
 from amg.models.mask_decoder import MaskDecoder
-from amg.models.precision import Precision, encoder_in
+from amg.models.precision import encoder_in
 from amg.models.prompt_encoder import PromptEncoder
+from amg.models.prompted_model import PromptedModel, embed_foreground, resize_masks
 from amg.ops.resample import Resampling, bilinear_taps
-
-_FOREGROUND = 1
 
 
 class ImageEncoder(Protocol):
@@ -37,12 +35,8 @@ class ImageEncoder(Protocol):
         ...
 
 
-class SAMModel(nn.Module):
+class SAMModel(PromptedModel):
     """An image encoder, a prompt encoder and a mask decoder; keys as in published checkpoints."""
-
-    mask_threshold: float = 0.0
-    pixel_mean: torch.Tensor
-    pixel_std: torch.Tensor
 
     def __init__(
         self,
@@ -52,16 +46,10 @@ class SAMModel(nn.Module):
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
-        super().__init__()
-        self.info = ModelInfo()
-        self.plain = is_plain_wanted()
-        self.precision: Precision = "float32"
+        super().__init__(pixel_mean, pixel_std)
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
-        # Not part of published checkpoints.
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     @property
     def imgsz(self) -> int:
@@ -69,15 +57,9 @@ class SAMModel(nn.Module):
         return self.prompt_encoder.input_image_size[0]
 
     @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.pixel_mean.device
-
-    @property
-    def bytes_per_point(self) -> int:
-        """What decoding a point needs at most, from prompt to logits."""
-        in_threads = not self.plain and self.device.type == "cpu"
-        return bytes_per_point(self.prompt_encoder.image_embedding_size, in_threads)
+    def embedding_hw(self) -> tuple[int, int]:
+        """Sides of an image's embedding."""
+        return self.prompt_encoder.image_embedding_size
 
     def set_imgsz(self, imgsz: int | tuple[int, int]) -> None:
         """Change the side of the square input, in pixels: a multiple of 16."""
@@ -118,36 +100,15 @@ class SAMModel(nn.Module):
         with encoder_in(self.precision, self.device):
             return self.image_encoder(pixels).to(pixels.dtype)
 
-    def decode(
-        self,
-        features: torch.Tensor,
-        frame: Frame,
-        points_xy: np.ndarray,
-        pred_iou_thresh: float,
-        points_per_batch: int,
-    ) -> Iterator[Candidates]:
-        """Three masks for each of N points on one image, less those of low predicted IoU.
+    def image_decoder(self, features: torch.Tensor) -> ImageDecoder:
+        """What decodes prompts on one image, features (256, h, w)."""
+        return ImageDecoder(self.mask_decoder, self.prompt_encoder, features, plain=self.plain)
 
-        features (256, h, w); points_xy (N, 2) float64 in the crop's pixels.
-        """
-        sparse = self._embed_points(points_xy, frame)
-        choose = plain_draw if self.plain else fast_draw
-        draw = choose(
-            self.mask_decoder,
-            features.unsqueeze(0),
-            self.prompt_encoder.get_dense_pe(),
-            self.prompt_encoder.no_mask_dense(),
-        )
-        return decode_points(draw, sparse, pred_iou_thresh, points_per_batch)
-
-    def _embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
+    def embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
         """Sparse embeddings (N, 2, C) of N points in the crop's pixels."""
         (h, w), (resized_h, resized_w) = frame.size_hw, frame.resized_hw
         scaled = points_xy * np.array([resized_w / w, resized_h / h])
-        coords = torch.from_numpy(scaled).to(self.device).unsqueeze(1)
-        labels = torch.full(coords.shape[:2], _FOREGROUND, device=self.device)
-        sparse, _ = self.prompt_encoder((coords, labels), None, None)
-        return sparse
+        return embed_foreground(self.prompt_encoder, torch.from_numpy(scaled).to(self.device))
 
     def upsample(self, logits: torch.Tensor, frame: Frame) -> torch.Tensor:
         """Low-res logits (M, h, w) to the input's size, without its padding, to the crop's size.
@@ -155,8 +116,8 @@ class SAMModel(nn.Module):
         Gives (M, H, W). Source: `Sam.postprocess_masks`.
         """
         h, w = frame.resized_hw
-        at_input = _bilinear(logits, frame.input_hw)[:, :h, :w]
-        return _bilinear(at_input, frame.size_hw)
+        at_input = resize_masks(logits, frame.input_hw)[:, :h, :w]
+        return resize_masks(at_input, frame.size_hw)
 
     def resampling(self, frame: Frame) -> Resampling:
         """The same as taps: `upsample` without its arrays."""
@@ -166,11 +127,6 @@ class SAMModel(nn.Module):
             for sides in zip(frame.input_hw, frame.resized_hw, frame.size_hw, strict=True)
         )
         return Resampling(rows, columns)
-
-
-def _bilinear(maps: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
-    resized = F.interpolate(maps.unsqueeze(1), size_hw, mode="bilinear", align_corners=False)
-    return resized.squeeze(1)
 
 
 def _resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

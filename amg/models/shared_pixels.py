@@ -14,6 +14,7 @@ to the shared parts. Whatever linear comes next is applied to the shared parts, 
 This file has the shared parts; `fast_decoder.py` computes with them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ from amg.models.two_way_transformer import Attention, TwoWayAttentionBlock, TwoW
 
 @dataclass(frozen=True, slots=True)
 class PixelParts:
-    """`base` (P, C), `carried` (G, e, C) and `constant` (C,) at some depth of the decoder."""
+    """`base` (P, C), `carried` (G, e, C) and `constant` (C,), at some depth of the decoder."""
 
     base: torch.Tensor
     carried: torch.Tensor
@@ -74,13 +75,16 @@ class SharedBlock:
 class SharedPixels:
     """Pixels in the blocks, in the last attention, and in the first transposed convolution.
 
-    `drawn` are its parts: four pixels' channels side by side in the place of C.
+    `drawn` are its parts: four pixels' channels side by side in the place of C. `last_bias` is the
+    second convolution's. High-resolution features are in `drawn.constant`, (P, 4 C / 4), and in
+    `last_bias`, (4 P, 4 C / 8); without them these have one row for all pixels.
     """
 
     blocks: tuple[SharedBlock, ...]
     last_keys: Projected
     last_values: Projected
     drawn: PixelParts
+    last_bias: torch.Tensor
     size_hw: tuple[int, int]
 
 
@@ -89,12 +93,14 @@ def share_pixels(
     image_embeddings: torch.Tensor,
     image_pe: torch.Tensor,
     dense_prompt_embeddings: torch.Tensor,
+    high_res_features: Sequence[torch.Tensor] = (),
 ) -> SharedPixels:
     """Prepare an image for `fast_decoder`. All maps are (1, C, h, w).
 
+    high_res_features: SAM 2's, (1, C / 8, 4h, 4w) and (1, C / 4, 2h, 2w).
     Raises ValueError for a decoder whose masks are drawn with other activations than GELU.
     """
-    first_convolution, _, _ = upscaling_layers(decoder)
+    first, _, second = upscaling_layers(decoder)
     base = _as_rows(image_embeddings + dense_prompt_embeddings)
     positions = _as_rows(image_pe)
     parts = PixelParts(base, base.new_zeros(0, 1, base.shape[1]), torch.zeros_like(base[0]))
@@ -104,14 +110,18 @@ def share_pixels(
         shared, parts = _share_block(block, parts, positions)
         blocks.append(shared)
     last = transformer.final_attn_token_to_image
-    weight, bias = convolution_as_product(first_convolution)
+    weight, bias = convolution_as_product(first)
+    constant = (weight @ parts.constant + bias).unsqueeze(0)
+    last_bias = convolution_as_product(second)[1].unsqueeze(0)
+    if high_res_features:
+        at_quarter, at_eighth = high_res_features
+        constant, last_bias = constant + _fours(at_eighth), last_bias + _sixteens(at_quarter)
     return SharedPixels(
         blocks=tuple(blocks),
         last_keys=_project(last.k_proj, last.num_heads, parts, positions),
         last_values=_project(last.v_proj, last.num_heads, parts, positions),
-        drawn=PixelParts(
-            parts.base @ weight.T, parts.carried @ weight.T, weight @ parts.constant + bias
-        ),
+        drawn=PixelParts(parts.base @ weight.T, parts.carried @ weight.T, constant),
+        last_bias=last_bias,
         size_hw=(image_embeddings.shape[2], image_embeddings.shape[3]),
     )
 
@@ -199,6 +209,21 @@ def convolution_as_product(layer: nn.ConvTranspose2d) -> tuple[torch.Tensor, tor
 def _as_rows(maps: torch.Tensor) -> torch.Tensor:
     """(1, C, h, w) to (P, C)."""
     return maps[0].flatten(1).T
+
+
+def _fours(maps: torch.Tensor) -> torch.Tensor:
+    """(1, C, 2h, 2w) to (P, 4 C): each pixel's 2 x 2 parts side by side."""
+    h, w = maps.shape[2] // 2, maps.shape[3] // 2
+    parts = maps[0].unflatten(2, (w, 2)).unflatten(1, (h, 2))  # C, y, row, x, column
+    return parts.permute(1, 3, 2, 4, 0).flatten(0, 1).flatten(1)
+
+
+def _sixteens(maps: torch.Tensor) -> torch.Tensor:
+    """(1, C, 4h, 4w) to (4 P, 4 C): a row for each of a pixel's 2 x 2 parts, with its own parts."""
+    h, w = maps.shape[2] // 4, maps.shape[3] // 4
+    parts = maps[0].unflatten(2, (w, 2, 2)).unflatten(1, (h, 2, 2))
+    # C, y, part's row, its part's row, x, part's column, its part's column
+    return parts.permute(1, 4, 2, 5, 3, 6, 0).flatten(0, 3).flatten(1)
 
 
 def _without_mean(x: torch.Tensor) -> torch.Tensor:

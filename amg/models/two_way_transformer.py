@@ -5,11 +5,15 @@ Tokens are (N, T, C) and pixels (N, h * w, C). Pixels that all prompts share may
 (1, h * w, C): what depends on them alone is then computed once, until the tokens change them.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from amg.models.layers import MLPBlock
+
+MakeMLP = Callable[[int, int, type[nn.Module]], nn.Module]
 
 
 class Attention(nn.Module):
@@ -56,6 +60,7 @@ class TwoWayAttentionBlock(nn.Module):
         activation: type[nn.Module] = nn.ReLU,
         attention_downsample_rate: int = 2,
         skip_first_layer_pe: bool = False,
+        make_mlp: MakeMLP = MLPBlock,
     ) -> None:
         super().__init__()
         self.self_attn = Attention(embedding_dim, num_heads)
@@ -64,7 +69,7 @@ class TwoWayAttentionBlock(nn.Module):
             embedding_dim, num_heads, attention_downsample_rate
         )
         self.norm2 = nn.LayerNorm(embedding_dim)
-        self.mlp = MLPBlock(embedding_dim, mlp_dim, activation)
+        self.mlp = make_mlp(embedding_dim, mlp_dim, activation)
         self.norm3 = nn.LayerNorm(embedding_dim)
         self.cross_attn_image_to_token = Attention(
             embedding_dim, num_heads, attention_downsample_rate
@@ -97,7 +102,10 @@ class TwoWayAttentionBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """`depth` two-way blocks and a last attention from tokens to image."""
+    """`depth` two-way blocks and a last attention from tokens to image.
+
+    `make_mlp` is called with (embedding_dim, mlp_dim, activation): families name its layers apart.
+    """
 
     def __init__(
         self,
@@ -107,6 +115,7 @@ class TwoWayTransformer(nn.Module):
         mlp_dim: int,
         activation: type[nn.Module] = nn.ReLU,
         attention_downsample_rate: int = 2,
+        make_mlp: MakeMLP = MLPBlock,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -117,6 +126,7 @@ class TwoWayTransformer(nn.Module):
                 activation,
                 attention_downsample_rate,
                 skip_first_layer_pe=i == 0,
+                make_mlp=make_mlp,
             )
             for i in range(depth)
         )

@@ -110,7 +110,7 @@ def add_norm_gelu(
 ) -> None:
     """GELU of the layer norm, over groups of C channels, of x + scale base + bias, into `x`.
 
-    x (N, P, 4 C), base (P, 4 C), scale (N, P), bias (4 C,); the norm's (C,).
+    x (N, P, 4 C), base (P, 4 C), scale (N, P), bias (1 or P, 4 C); the norm's (C,).
     """
     if is_compiled_for(x):
         weights = bias, norm_weight, norm_bias
@@ -132,8 +132,8 @@ def gelu_dot(
     """Draw 4 x 4 logits for each pixel: the products of GELU(x + bias) with each mask's weights.
 
     x (N, 4 P, 4 C): P pixels from `first_pixel` on, in rows of `width`; their 2 x 2 parts; and
-    2 x 2 parts of these. bias (4 C,), weights (N, M, C). Gives values of `logits` (N, M, 4 h, 4 w).
-    `x` is lost.
+    2 x 2 parts of these. bias (1 or 4 P, 4 C), weights (N, M, C). Gives values of `logits`
+    (N, M, 4 h, 4 w); `x` is lost.
     """
     if is_compiled_for(x):
         _gelu_dot(*_arrays(x, bias, weights, logits), first_pixel, width)
@@ -337,8 +337,9 @@ def _add_norm_gelu(
     for n in range(n_prompts):
         for p in range(n_pixels):
             row, of_base, factor = x[n, p], base[p], scale[n, p]
+            own_bias = bias[p if len(bias) > 1 else 0]
             for k in range(n_values):
-                row[k] += factor * of_base[k] + bias[k]
+                row[k] += factor * of_base[k] + own_bias[k]
             for start in range(0, n_values, size):
                 group = row[start : start + size]
                 mean = np.float32(0)
@@ -361,9 +362,9 @@ def _gelu_dot(
     _, n_masks, size = weights.shape
     for n in range(n_prompts):
         for part in range(n_parts):
-            row = x[n, part]
+            row, own_bias = x[n, part], bias[part if len(bias) > 1 else 0]
             for k in range(n_values):
-                row[k] = _gelu(row[k] + bias[k])
+                row[k] = _gelu(row[k] + own_bias[k])
             pixel = first_pixel + part // 4
             top = pixel // width * 4 + part % 4 // 2 * 2
             left = pixel % width * 4 + part % 2 * 2

@@ -28,7 +28,7 @@ def _random_like(name, tensor, generator):
     noise = torch.randn(tensor.shape, generator=generator)
     if name.endswith("running_var"):
         return 0.5 + noise.square()
-    if _LOOKED_UP.search(name):
+    if _LOOKED_UP.search(name) or not tensor.numel():
         return noise
     if tensor.ndim == 1:
         return 0.3 * noise + name.endswith("weight")
@@ -67,12 +67,16 @@ def layout(module):
 # --- the oracles' key names ----------------------------------------------------------------------
 
 
-def from_transformers(part):
-    """How to rename the state dict of a part of `transformers`' SamModel to the published names."""
+def from_transformers(part, sam2=False):
+    """How to rename a state dict, of a part of a `transformers` model, to the published names."""
 
     def rename(state):
-        published = to_published_layout({f"{part}.{name}": t for name, t in state.items()})
-        return {name.partition(".")[2]: tensor for name, tensor in published.items()}
+        whole = {f"{part}.{name}": t for name, t in state.items()}
+        mark = {"vision_encoder.backbone.": torch.empty(0)} if sam2 else {}
+        published = to_published_layout(whole | mark)
+        return {
+            name.partition(".")[2]: tensor for name, tensor in published.items() if tensor.numel()
+        }
 
     return rename
 
@@ -99,3 +103,10 @@ def from_timm(state):
             name = re.sub(pattern, replacement, name)  # noqa: PLW2901
         renamed[name] = tensor
     return renamed
+
+
+def decode_all(model, features, frame, points_xy, threshold, **options):
+    """The candidates of all points in one batch."""
+    n_points = len(points_xy)
+    (candidates,) = model.decode(features, frame, points_xy, threshold, n_points, **options)
+    return candidates

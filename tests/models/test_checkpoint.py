@@ -269,7 +269,9 @@ def hiera(depth):
 
 
 SAM2_1 = {"no_obj_embed_spatial": torch.zeros(1, 64)}
-HUB_SAM2 = {"vision_encoder.backbone.blocks.0.layer_norm1.weight": torch.ones(9)}
+HUB_SAM2 = {
+    f"vision_encoder.backbone.blocks.{i}.layer_norm1.weight": torch.ones(9) for i in range(12)
+}
 LOOKS = {
     "sam_vit_b": vit(768, 12),
     "sam_vit_l": vit(1024, 24),
@@ -281,7 +283,7 @@ LOOKS = {
     "sam2.1_hiera_s": {"model": hiera(16) | SAM2_1},
     "sam2_hiera_b+": {"model": hiera(24)},
     "sam2.1_hiera_l": {"model": hiera(48) | SAM2_1},
-    "a SAM 2 of transformers": HUB_SAM2,
+    "a SAM 2 of depth 3": {"model": hiera(3)},
 }
 
 
@@ -289,6 +291,10 @@ LOOKS = {
 def test_another_models_file_is_recognised(saved, name):
     message = refusal(saved(LOOKS[name]))
     assert f"this looks like {name}, and the model is a SAM ViT of width 24 and depth 3" in message
+
+
+def test_a_sam2_of_transformers_is_recognised(saved):
+    assert "this looks like sam2_hiera_t" in refusal(saved(HUB_SAM2))
 
 
 def test_another_size_under_transformers_keys_is_recognised(saved, hub_sam):

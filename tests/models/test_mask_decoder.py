@@ -8,7 +8,7 @@ from transformers.models.sam.configuration_sam import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 from amg.models import fast_decoder
-from amg.models.mask_decoder import MaskDecoder
+from amg.models.mask_decoder import MaskDecoder, draw_with
 from amg.models.shared_pixels import share_pixels
 from amg.models.two_way_transformer import Attention, TwoWayTransformer
 
@@ -164,15 +164,17 @@ def test_the_fast_way_gives_the_same(transformer, decoder, dtype, size_hw):
     fast = fast_decoder.attend(ours, shared, sparse)
     assert_close(fast.mask_tokens, plain.mask_tokens)
     assert_close(fast.predicted_iou, plain.predicted_iou)
-    drawn = ours.draw(ours.upscale(plain.pixels), plain.mask_tokens)
-    assert_close(fast_decoder.draw(ours, shared, fast, slice(None)), drawn)
+    weights = ours.hypernetwork_weights(plain.mask_tokens)
+    drawn = draw_with(weights, ours.upscale(plain.pixels))
+    assert_close(fast_decoder.draw(ours, shared, fast.pixels, weights), drawn)
 
     some = torch.tensor([True, False, False, True, True])
     for masks in (slice(1, None), slice(0, 1)):
-        found = fast_decoder.draw(ours, shared, fast.select(some), masks)
+        pixels = fast.select(some).pixels
+        found = fast_decoder.draw(ours, shared, pixels, weights[some][:, masks])
         assert_close(found, drawn[some][:, masks])
-    none = fast_decoder.draw(ours, shared, fast.select(some & False), slice(1, None))
-    assert none.shape == (0, *drawn[:, 1:].shape[1:])
+    none = fast_decoder.draw(ours, shared, fast.select(some & False).pixels, weights[:0])
+    assert none.shape == (0, *drawn.shape[1:])
 
 
 def test_the_fast_way_draws_in_tiles(monkeypatch):
@@ -180,9 +182,10 @@ def test_the_fast_way_draws_in_tiles(monkeypatch):
     image, positions, sparse, dense = prompts(torch.float32, size_hw=(9, 7))
     shared = share_pixels(ours, image, positions, dense[:1])
     fast = fast_decoder.attend(ours, shared, sparse)
-    whole = fast_decoder.draw(ours, shared, fast, slice(1, None))
+    weights = ours.hypernetwork_weights(fast.mask_tokens)
+    whole = fast_decoder.draw(ours, shared, fast.pixels, weights)
     monkeypatch.setattr(fast_decoder, "_TILE_ELEMENTS", 10 * DIM)
-    assert_close(fast_decoder.draw(ours, shared, fast, slice(1, None)), whole)
+    assert_close(fast_decoder.draw(ours, shared, fast.pixels, weights), whole)
 
 
 def test_the_fast_way_knows_one_activation():

@@ -77,3 +77,29 @@ def assert_decoders_agree(ours, theirs, features):
         ours.mask_decoder(features, positions, sparse, shared, True), expected, strict=True
     ):
         assert_close(mine, their)
+
+
+@pytest.mark.parametrize("name", [n for n, s in MODELS.items() if s.architecture == "sam2"])
+def test_sam2_equals_the_original(name):
+    original_sam2 = pytest.importorskip("benchmarks.original_sam2")
+    theirs = randomise(original_sam2.instantiate(original_sam2.published_config(name)).eval())
+    ours = with_weights(on_meta(lambda: build_model(MODELS[name])), theirs.state_dict())
+    ours.pixel_mean, ours.pixel_std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    x = random(1, 3, IMGSZ, IMGSZ)
+    encoded, expected = ours.forward_image(x), theirs.forward_image(x)
+    for mine, their in zip(encoded["backbone_fpn"], expected["backbone_fpn"], strict=True):
+        assert_close(mine, their)
+    for mine, their in zip(encoded["vision_pos_enc"], expected["vision_pos_enc"], strict=True):
+        assert_close(mine, their)
+
+    *high_res, features = expected["backbone_fpn"]
+    coords = torch.rand(N_PROMPTS, 1, 2, generator=torch.Generator().manual_seed(0)) * IMGSZ
+    points = (coords, torch.ones(N_PROMPTS, 1))
+    sparse, dense = theirs.sam_prompt_encoder(points, None, None)
+    assert_close(ours.sam_prompt_encoder(points, None, None)[0], sparse)
+    positions = theirs.sam_prompt_encoder.get_dense_pe()
+    for multimask_output in (True, False):
+        given = features, positions, sparse, dense, multimask_output
+        masks = ours.sam_mask_decoder(*given, high_res)
+        for mine, their in zip(masks, theirs.sam_mask_decoder(*given, True, high_res), strict=True):
+            assert_close(mine, their)

@@ -3,7 +3,7 @@ import pytest
 import segment_anything
 import torch
 import torch.nn.functional as F
-from parity import BOTH_DTYPES, assert_close, layout, random, twins
+from parity import BOTH_DTYPES, assert_close, decode_all, layout, random, twins
 from segment_anything import modeling as original
 from torch import nn
 
@@ -79,13 +79,15 @@ def original_predictor(model, image):
     return predictor, inputs[0]
 
 
-def original_result(model, image, points_xy):
+def original_result(model, image, points_xy, mask_input=None, multimask_output=True):
     """The original's input, features, masks as logits, IoUs and low-res logits."""
     predictor, pixels = original_predictor(model, image)
     coords = predictor.transform.apply_coords(points_xy, image.shape[:2])
     coords = torch.as_tensor(coords).unsqueeze(1)
     labels = torch.ones(coords.shape[:2], dtype=torch.int)
-    masks = predictor.predict_torch(coords, labels, multimask_output=True, return_logits=True)
+    masks = predictor.predict_torch(
+        coords, labels, None, mask_input, multimask_output, return_logits=True
+    )
     return pixels, predictor.features, *masks
 
 
@@ -176,10 +178,33 @@ def test_decode_equals_the_originals_prediction(models, size_hw, share_dropped):
     assert_close(ours.upsample(candidates.logits, frame), masks[keep])
 
 
-def decode_all(model, features, frame, points_xy, threshold):
-    """The candidates of all points in one batch."""
-    (candidates,) = model.decode(features, frame, points_xy, threshold, len(points_xy))
-    return candidates
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("use_m2m", [True, False])
+@pytest.mark.parametrize("multimask_output", [True, False])
+def test_one_mask_a_point_and_a_second_look(multimask_output, use_m2m, plain):
+    ours, theirs = sam_twins()
+    ours.plain = plain
+    for model in (ours, theirs):  # else random weights promise less than nothing of one mask
+        model.mask_decoder.iou_prediction_head.layers[-1].bias += 2
+    image, points_xy = make_image((60, 128)), make_points((60, 128))
+    options = {"multimask_output": multimask_output}
+    _, features, _, predicted_iou, low_res = original_result(theirs, image, points_xy, **options)
+    n_masks = predicted_iou.shape[1]
+    if use_m2m:
+        again = points_xy.repeat(n_masks, axis=0), low_res.flatten(0, 1).unsqueeze(1), False
+        *_, predicted_iou, low_res = original_result(theirs, image, *again)
+    predicted_iou, low_res = predicted_iou.flatten(), low_res.flatten(0, 1)
+    threshold = between(predicted_iou[predicted_iou > 0], 0.5)
+
+    frame = Frame((60, 128), (60, 128), (128, 128))
+    options["use_m2m"] = use_m2m
+    candidates = decode_all(ours, features[0], frame, points_xy, threshold, **options)
+    (kept,) = (predicted_iou > threshold).nonzero(as_tuple=True)
+    assert 0 < len(kept) < len(predicted_iou)
+    assert torch.equal(candidates.prompt_index, kept // n_masks)
+    assert torch.equal(candidates.level, kept % n_masks)
+    assert_close(candidates.predicted_iou, predicted_iou[kept])
+    assert_close(candidates.logits, low_res[kept])
 
 
 def between(values, share):

@@ -68,18 +68,21 @@ def test_normalise_pixels(n_pixels):
 
 @pytest.mark.parametrize("n_pixels", PIXELS)
 @pytest.mark.parametrize("size", [8, 64])
-def test_add_norm_gelu(n_pixels, size):
+@pytest.mark.parametrize("of_every_pixel", [True, False])
+def test_add_norm_gelu(n_pixels, size, of_every_pixel):
     x, base = random(N, n_pixels, 4 * size), random(n_pixels, 4 * size, seed=1)
-    vectors = [random(n, seed=n) for n in (4 * size, size)]
-    norm_bias = random(size, seed=5)
-    arrays = x, base, random(N, n_pixels, seed=3), *vectors, norm_bias
+    bias = random(n_pixels if of_every_pixel else 1, 4 * size, seed=2)
+    norm = [random(size, seed=seed) for seed in (4, 5)]
+    arrays = x, base, random(N, n_pixels, seed=3), bias, *norm
     assert_alike(run_both(passes.add_norm_gelu, arrays, 1e-6), 2e-5)
 
 
 @pytest.mark.parametrize("size", [8, 32])
 @pytest.mark.parametrize(("first_pixel", "n_pixels"), [(0, 30), (7, 12), (29, 1)])
-def test_gelu_dot(size, first_pixel, n_pixels):
-    x, bias = random(N, 4 * n_pixels, 4 * size), random(4 * size, seed=1)
+@pytest.mark.parametrize("of_every_part", [True, False])
+def test_gelu_dot(size, first_pixel, n_pixels, of_every_part):
+    x = random(N, 4 * n_pixels, 4 * size)
+    bias = random(len(x[0]) if of_every_part else 1, 4 * size, seed=1)
     weights, logits = random(N, 3, size, seed=2), random(N, 3, 4 * 6, 4 * 5, seed=3)
     outcomes = run_both(passes.gelu_dot, (x, bias, weights, logits), first_pixel, 5)
     assert_alike([arrays[1:] for arrays in outcomes], 1e-4)
@@ -94,7 +97,7 @@ def test_logits_have_their_places():
     weights = random(1, 1, size, seed=1)
     logits = torch.empty(1, 1, 4 * h, 4 * w)
     x = features.view(1, 4 * h * w, 4 * size)
-    passes.gelu_dot(x, torch.zeros(4 * size), weights, logits, 0, w)
+    passes.gelu_dot(x, torch.zeros(1, 4 * size), weights, logits, 0, w)
     torch.testing.assert_close(logits, (weights @ maps.flatten(2)).view_as(logits))
 
 
@@ -106,7 +109,7 @@ def test_gelu_everywhere():
     n_pixels = len(values) // 4
     x = values[: 4 * n_pixels].view(1, 4 * n_pixels, 1).repeat(1, 1, 4)
     logits = torch.empty(1, 1, 4, 4 * n_pixels)
-    passes.gelu_dot(x, torch.zeros(4), torch.ones(1, 1, 1), logits, 0, n_pixels)
+    passes.gelu_dot(x, torch.zeros(1, 4), torch.ones(1, 1, 1), logits, 0, n_pixels)
     found = logits.view(4, n_pixels, 4).permute(1, 0, 2).reshape(n_pixels, 2, 2, 2, 2)
     found = found.permute(0, 1, 3, 2, 4).reshape(4 * n_pixels, 4)[:, 0]
     expected = F.gelu(values[: 4 * n_pixels].double())
