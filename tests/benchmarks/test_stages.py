@@ -54,9 +54,9 @@ def test_time_counts_for_the_stage_it_was_spent_in(ours, photos, monkeypatch):
     ):
         monkeypatch.setattr(owner, name, taking(seconds, getattr(owner, name)))
 
-    def decode(*args, of=ours.model.decode):
+    def decode(*args, of=ours.model.decode, **options):
         clock.seconds += 5
-        for batch in of(*args):
+        for batch in of(*args, **options):
             clock.seconds += 10
             yield batch
 
