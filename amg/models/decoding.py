@@ -18,7 +18,7 @@ from amg.ops.threads import map_in_threads
 
 # Of all prompts that are decoded together on a CPU: what a thread's cache holds the fast decoder's
 # arrays of; what is 800 MB of the plain decoder's.
-_CACHED_PIXELS = 6272
+_CACHED_PIXELS = 8192
 _PLAIN_PIXELS = 65536
 
 
