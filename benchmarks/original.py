@@ -24,29 +24,13 @@ from amg.models.sam import SAMModel
 from amg.models.sam2 import SAM2Model
 from benchmarks.parameters import parameters_of
 
-# What the original generator knows; the rest is ours.
-_PARAMETERS = (
-    "points_per_side",
-    "points_per_batch",
-    "pred_iou_thresh",
-    "stability_score_thresh",
-    "stability_score_offset",
-    "box_nms_thresh",
-    "crop_n_layers",
-    "crop_nms_thresh",
-    "crop_overlap_ratio",
-    "crop_n_points_downscale_factor",
-    "point_grids",
-    "min_mask_region_area",
-)
-
 
 def original_generator(model: SAMModel | SAM2Model, config: GeneratorConfig) -> Any:
     """Build the original generator with a model's weights and the same parameters."""
     if isinstance(model, SAM2Model):
         sam2 = import_module("benchmarks.original_sam2")
         return sam2.original_generator(sam2.original_sam2(model), config)
-    parameters = parameters_of(config, _PARAMETERS)
+    parameters = parameters_of(config, SamAutomaticMaskGenerator)
     return SamAutomaticMaskGenerator(original_sam(model), output_mode="coco_rle", **parameters)
 
 

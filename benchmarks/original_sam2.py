@@ -21,23 +21,6 @@ from amg.config import GeneratorConfig
 from amg.models.sam2 import SAM2Model
 from benchmarks.parameters import parameters_of
 
-# What the original generator knows; the rest is ours.
-_PARAMETERS = (
-    "points_per_side",
-    "points_per_batch",
-    "pred_iou_thresh",
-    "stability_score_thresh",
-    "stability_score_offset",
-    "mask_threshold",
-    "box_nms_thresh",
-    "crop_n_layers",
-    "crop_nms_thresh",
-    "crop_overlap_ratio",
-    "crop_n_points_downscale_factor",
-    "point_grids",
-    "use_m2m",
-    "multimask_output",
-)
 # What `build_sam2` sets beside its configurations.
 _POSTPROCESSING = {"dynamic_multimask_via_stability": True}
 
@@ -107,8 +90,8 @@ def original_predictor(model: Any) -> Any:
 
 def original_generator(original: Any, config: GeneratorConfig) -> Any:
     """The original generator of an original model, with the same parameters."""
-    parameters = parameters_of(config, _PARAMETERS)
     build = _find("sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator")
+    parameters = parameters_of(config, build)
     generator = build(original, output_mode="coco_rle", **parameters)
     _fit(generator.predictor)
     return generator

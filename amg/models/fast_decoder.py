@@ -128,17 +128,11 @@ def _run_block(
     pixels: PromptPixels,
 ) -> torch.Tensor:
     """`TwoWayAttentionBlock.forward`: gives the tokens, changes the pixels."""
-    if block.skip_first_layer_pe:
-        tokens = block.self_attn(tokens, tokens, tokens)
-    else:
-        placed = tokens + token_pe
-        tokens = tokens + block.self_attn(placed, placed, tokens)
-    tokens = block.norm1(tokens)
+    tokens = block.attend_to_tokens(tokens, token_pe)
     tokens = tokens + _attend_to_pixels(
         block.cross_attn_token_to_image, tokens + token_pe, shared.keys, shared.values, pixels
     )
-    tokens = block.norm2(tokens)
-    tokens = block.norm3(tokens + block.mlp(tokens))
+    tokens = block.transform(tokens)
     _attend_to_tokens(block.cross_attn_image_to_token, tokens, token_pe, shared.queries, pixels)
     _normalise(shared.norm, pixels)
     return tokens

@@ -85,20 +85,24 @@ class TwoWayAttentionBlock(nn.Module):
         pixel_pe: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Update tokens (N, T, C) and pixels (N or 1, h * w, C) given their positions."""
-        if self.skip_first_layer_pe:
-            tokens = self.self_attn(tokens, tokens, tokens)
-        else:
-            placed = tokens + token_pe
-            tokens = tokens + self.self_attn(placed, placed, tokens)
-        tokens = self.norm1(tokens)
-
+        tokens = self.attend_to_tokens(tokens, token_pe)
         placed_pixels = pixels + pixel_pe
         tokens = tokens + self.cross_attn_token_to_image(tokens + token_pe, placed_pixels, pixels)
-        tokens = self.norm2(tokens)
-        tokens = self.norm3(tokens + self.mlp(tokens))
-
+        tokens = self.transform(tokens)
         update = self.cross_attn_image_to_token(placed_pixels, tokens + token_pe, tokens)
         return tokens, self.norm4(pixels + update)
+
+    def attend_to_tokens(self, tokens: torch.Tensor, token_pe: torch.Tensor) -> torch.Tensor:
+        """The first step: tokens (N, T, C) attend to each other."""
+        if self.skip_first_layer_pe:
+            return self.norm1(self.self_attn(tokens, tokens, tokens))
+        placed = tokens + token_pe
+        return self.norm1(tokens + self.self_attn(placed, placed, tokens))
+
+    def transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The third step, after attention to the pixels: each token (N, T, C) by itself."""
+        tokens = self.norm2(tokens)
+        return self.norm3(tokens + self.mlp(tokens))
 
 
 class TwoWayTransformer(nn.Module):
