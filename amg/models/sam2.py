@@ -83,6 +83,8 @@ class SAM2Model(PromptedModel, TracksObjects):
         **tracking: Any,
     ) -> None:
         super().__init__(_PIXEL_MEAN, _PIXEL_STD)
+        if (memory_attention is None) != (memory_encoder is None):
+            raise ValueError("memory_attention and memory_encoder: both, or neither")
         self.tracking = TrackingOptions(num_maskmem=num_maskmem, **tracking)
         self.image_encoder = image_encoder
         self.memory_attention = memory_attention
@@ -178,7 +180,8 @@ class SAM2Model(PromptedModel, TracksObjects):
         input_hw = (self.imgsz, self.imgsz)
         pixels = self.pixel_mean.new_empty(len(images), 3, *input_hw)
         for target, image in zip(pixels, images, strict=True):
-            whole = torch.from_numpy(image).to(self.device).permute(2, 0, 1).contiguous()
+            own = np.array(image, order="C")  # torch takes no flipped view, and none read-only
+            whole = torch.from_numpy(own).to(self.device).permute(2, 0, 1).contiguous()
             stretched = F.interpolate(
                 whole.unsqueeze(0).float() / 255,
                 input_hw,
