@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from amg.models.memory_bank import FrameOutputs, Moment, open_bank
-from amg.models.prompt_encoder import PromptEncoder
+from amg.models.prompt_encoder import PADDING_LABEL, PromptEncoder
 from amg.models.sam2_mask_decoder import SAM2MaskDecoder
 from amg.models.sam_heads import AbsentObject, HeadsOutput, best_masks, mask_as_output
 from amg.models.tracking import (
@@ -23,8 +23,6 @@ from amg.models.tracking import (
     encode_new_memory,
     to_map,
 )
-
-_NOT_A_POINT = -1
 
 
 class TracksObjects(nn.Module):
@@ -168,7 +166,7 @@ class TracksObjects(nn.Module):
         """
         if point_inputs is None:
             coords = features.new_zeros(len(features), 1, 2)
-            labels = torch.full(coords.shape[:2], _NOT_A_POINT, device=features.device)
+            labels = torch.full(coords.shape[:2], PADDING_LABEL, device=features.device)
         else:
             coords, labels = point_inputs["point_coords"], point_inputs["point_labels"]
         sparse, dense = self.sam_prompt_encoder(
