@@ -4,7 +4,6 @@ Source: `sam2/modeling/backbones/image_encoder.py`, whose parameter names and sh
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,20 +93,10 @@ class ImageEncoder(nn.Module):
         self.neck = neck
         self.scalp = scalp
 
-    def forward(self, sample: torch.Tensor) -> dict[str, Any]:
-        """Map images (B, 3, H, W) to features.
+    def forward(self, sample: torch.Tensor) -> list[torch.Tensor]:
+        """Map images (B, 3, H, W) to maps (B, d_model, h, w), fine to coarse.
 
-        Gives `backbone_fpn`, maps (B, d_model, h, w) from fine to coarse; `vision_pos_enc`, their
-        positions; `vision_features`, the coarsest map.
+        Their positions are the neck's to give: images do without.
         """
-        features = self.features(sample)
-        return {
-            "vision_features": features[-1],
-            "vision_pos_enc": self.neck.positions(features),
-            "backbone_fpn": features,
-        }
-
-    def features(self, sample: torch.Tensor) -> list[torch.Tensor]:
-        """Give the maps alone, fine to coarse: images do without positions."""
         features = self.neck.fuse(self.trunk(sample))
         return features[: len(features) - self.scalp]

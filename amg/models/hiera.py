@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amg.models.layers import MLP
-from amg.models.tiny_vit_layers import DropPath
+from amg.models.layers import MLP, DropPath
 from amg.models.windows import window_partition, window_unpartition
 
 _PATCH_STRIDE = 4

@@ -26,6 +26,22 @@ class LayerNorm2d(nn.Module):
         return self.weight[:, None, None] * normalised + self.bias[:, None, None]
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: in training, zero a residual branch for a random share of the batch."""
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale (B, ...) by 0 or 1 / (1 - drop_prob) for each item; identity when not training."""
+        if not self.training or self.drop_prob == 0.0:
+            return x
+        keep_prob = 1.0 - self.drop_prob
+        mask = x.new_empty((x.shape[0], *[1] * (x.ndim - 1))).bernoulli_(keep_prob)
+        return x * mask / keep_prob
+
+
 class MLPBlock(nn.Module):
     """Two linear layers around an activation, (..., C) to (..., C).
 

@@ -11,9 +11,8 @@ from typing import TypedDict
 import torch
 from torch import nn
 
-from amg.models.layers import LayerNorm2d
+from amg.models.layers import DropPath, LayerNorm2d
 from amg.models.position_encoding import PositionEmbeddingSine
-from amg.models.tiny_vit_layers import DropPath
 
 
 class EncodedMemory(TypedDict):

@@ -11,7 +11,7 @@ from torch import nn
 
 from amg.models.layers import LayerNorm2d
 
-_PADDING_LABEL = -1
+PADDING_LABEL = -1  # of what is not a point
 _BOX_CORNERS = (2, 3)  # which of the point embeddings mark a box's first and second corner
 
 
@@ -122,9 +122,9 @@ class PromptEncoder(nn.Module):
     def _embed_points(self, coords: torch.Tensor, labels: torch.Tensor, pad: bool) -> torch.Tensor:
         if pad:
             coords = torch.cat([coords, coords.new_full((len(coords), 1, 2), -0.5)], dim=1)
-            labels = torch.cat([labels, labels.new_full((len(labels), 1), _PADDING_LABEL)], dim=1)
+            labels = torch.cat([labels, labels.new_full((len(labels), 1), PADDING_LABEL)], dim=1)
         position = self._encode_coords(coords)
-        is_padding = (labels == _PADDING_LABEL).unsqueeze(-1)
+        is_padding = (labels == PADDING_LABEL).unsqueeze(-1)
         embedding = torch.where(is_padding, self.not_a_point_embed.weight, position)
         for label in range(len(self.point_embeddings)):
             chosen = (labels == label).unsqueeze(-1)

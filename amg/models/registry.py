@@ -22,7 +22,7 @@ _BUILT_IN_WEIGHTS = Path(__file__).parent / "weights"
 class ModelSpec:
     """A registered model. `weights` is a published file, or the path of a built-in one.
 
-    `architecture` names the function of `amg.models.load` that builds it, with `sizes`.
+    `architecture` names the function of `amg.models.build` that makes it, with `sizes`.
     """
 
     name: str

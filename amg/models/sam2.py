@@ -83,6 +83,8 @@ class SAM2Model(PromptedModel, TracksObjects):
         **tracking: Any,
     ) -> None:
         super().__init__(_PIXEL_MEAN, _PIXEL_STD)
+        if (memory_attention is None) != (memory_encoder is None):
+            raise ValueError("memory_attention and memory_encoder: both, or neither")
         self.tracking = TrackingOptions(num_maskmem=num_maskmem, **tracking)
         self.image_encoder = image_encoder
         self.memory_attention = memory_attention
@@ -178,7 +180,8 @@ class SAM2Model(PromptedModel, TracksObjects):
         input_hw = (self.imgsz, self.imgsz)
         pixels = self.pixel_mean.new_empty(len(images), 3, *input_hw)
         for target, image in zip(pixels, images, strict=True):
-            whole = torch.from_numpy(image).to(self.device).permute(2, 0, 1).contiguous()
+            own = np.array(image, order="C")  # torch takes no flipped view, and none read-only
+            whole = torch.from_numpy(own).to(self.device).permute(2, 0, 1).contiguous()
             stretched = F.interpolate(
                 whole.unsqueeze(0).float() / 255,
                 input_hw,
@@ -192,10 +195,16 @@ class SAM2Model(PromptedModel, TracksObjects):
     def forward_image(self, img_batch: torch.Tensor) -> dict[str, Any]:
         """Map images (B, 3, S, S) to the features that the memory and the decoder work on.
 
-        As `ImageEncoder.forward`; the finest two maps are as the decoder's upscaling takes them.
+        Gives `backbone_fpn`, maps (B, C_i, h, w) from fine to coarse, the finest two as the
+        decoder's upscaling takes them; `vision_pos_enc`, positions (B, C, h, w) of each;
+        `vision_features`, the coarsest map.
         """
-        encoded = self.image_encoder(img_batch)
-        return encoded | {"backbone_fpn": self._narrow(encoded["backbone_fpn"])}
+        maps = self.image_encoder(img_batch)
+        return {
+            "vision_features": maps[-1],
+            "vision_pos_enc": self.image_encoder.neck.positions(maps),
+            "backbone_fpn": self._narrow(maps),
+        }
 
     def _narrow(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
         """Make maps of 1/4 and 1/8 as narrow as the decoder's upscaling takes them."""
@@ -208,7 +217,7 @@ class SAM2Model(PromptedModel, TracksObjects):
     def encode(self, pixels: torch.Tensor) -> list[ImageFeatures]:
         """Map (B, 3, S, S) to the features of each image: those of a video's first frame."""
         with encoder_in(self.precision, self.device):
-            maps = self._narrow(self.image_encoder.features(pixels))
+            maps = self._narrow(self.image_encoder(pixels))
         *high_res, embedding = (m.to(pixels.dtype) for m in maps)
         if self.tracking.directly_add_no_mem_embed:
             embedding = embedding + self.no_mem_embed.view(1, -1, 1, 1)

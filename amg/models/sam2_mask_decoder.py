@@ -142,8 +142,10 @@ class SAM2MaskDecoder(MaskDecoder):
         return second_activation(second(x) + at_quarter)
 
     def possible_iou(self, decoded: DecodedTokens, multimask_output: bool) -> torch.Tensor:
-        """As `MaskDecoder.possible_iou`: the single mask may be any, as its stability decides."""
-        return decoded.predicted_iou[:, 1:] if multimask_output else decoded.predicted_iou
+        """As `MaskDecoder.possible_iou`; a single mask that may be replaced may be any."""
+        if multimask_output or not self._replaces_unstable:
+            return super().possible_iou(decoded, multimask_output)
+        return decoded.predicted_iou
 
     def draw_single(self, draw: Draw, decoded: DecodedTokens) -> tuple[torch.Tensor, torch.Tensor]:
         """One mask a prompt: logits (N, 1, 4h, 4w) and predicted IoU (N, 1).
@@ -151,7 +153,7 @@ class SAM2MaskDecoder(MaskDecoder):
         The first; with `dynamic_multimask_via_stability`, not in training, the best of the others
         where the first is not stable.
         """
-        if self.training or not self.dynamic_multimask_via_stability:
+        if not self._replaces_unstable:
             return super().draw_single(draw, decoded)
         weights = self.hypernetwork_weights(decoded.mask_tokens)
         prompts = torch.arange(len(weights), device=weights.device)
@@ -161,6 +163,10 @@ class SAM2MaskDecoder(MaskDecoder):
         logits = torch.where(stable[:, None, None], first, other)
         chosen = torch.where(stable, 0, best)
         return logits.unsqueeze(1), decoded.predicted_iou[prompts, chosen].unsqueeze(1)
+
+    @property
+    def _replaces_unstable(self) -> bool:
+        return self.dynamic_multimask_via_stability and not self.training
 
     def best_of_many(self, decoded: DecodedTokens) -> torch.Tensor:
         """Which mask but the first has the highest predicted IoU, (N,)."""

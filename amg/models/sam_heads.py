@@ -1,4 +1,4 @@
-"""What SAM 2 gives for a frame: its best masks, and a pointer to each object.
+"""What SAM 2 gives for a frame: a mask of each object, and a pointer to it.
 
 Source: `sam2/modeling/sam2_base.py`, `_forward_sam_heads` after the mask decoder and
 `_use_mask_as_output`. B is the number of objects in the frame, M that of masks for each.
@@ -18,19 +18,15 @@ _LOW_RES_STRIDE = 4  # of low-res masks, in pixels of the model's input
 
 @dataclass(frozen=True, slots=True)
 class HeadsOutput:
-    """The masks of a frame as logits, all M of them and the best, in both resolutions.
+    """The objects of a frame.
 
-    multimasks (B, M, h, w) and (B, M, H, W), masks with M = 1, `ious` (B, M), `obj_ptr` (B, C),
-    `object_score_logits` (B, 1), or None from a decoder that does not predict them.
+    Masks as logits, (B, 1, h, w) and (B, 1, H, W), `obj_ptr` (B, C), `object_score_logits` (B, 1).
     """
 
-    low_res_multimasks: torch.Tensor
-    high_res_multimasks: torch.Tensor
-    ious: torch.Tensor
     low_res_masks: torch.Tensor
     high_res_masks: torch.Tensor
     obj_ptr: torch.Tensor
-    object_score_logits: torch.Tensor | None
+    object_score_logits: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +48,10 @@ class AbsentObject:
 
 
 def best_masks(
-    low_res_multimasks: torch.Tensor,
+    multimasks: torch.Tensor,
     ious: torch.Tensor,
     sam_output_tokens: torch.Tensor,
-    object_score_logits: torch.Tensor | None,
+    object_score_logits: torch.Tensor,
     *,
     size_hw: tuple[int, int],
     obj_ptr_proj: nn.Module,
@@ -63,31 +59,23 @@ def best_masks(
 ) -> HeadsOutput:
     """Take the mask of highest predicted IoU, and its token for a pointer.
 
-    low_res_multimasks (B, M, h, w), ious (B, M), sam_output_tokens (B, M or 1, C),
-    object_score_logits (B, 1) or None: what the decoder gives. `size_hw` is the model's input's.
+    multimasks (B, M, h, w) as logits, ious (B, M), sam_output_tokens (B, M or 1, C),
+    object_score_logits (B, 1): what the decoder gives. `size_hw` is the model's input's.
     """
-    if object_score_logits is not None:
-        is_present = object_score_logits > 0
-        low_res_multimasks = low_res_multimasks.where(is_present[..., None, None], NO_OBJ_SCORE)
-    # Half precisions end here: upsampled logits and memories are made in float32.
-    low_res_multimasks = low_res_multimasks.to(_at_least_float32(low_res_multimasks))
-    high_res_multimasks = F.interpolate(
-        low_res_multimasks, size_hw, mode="bilinear", align_corners=False
-    )
     each, best = torch.arange(len(ious), device=ious.device), ious.argmax(dim=1)
-    token = sam_output_tokens[each, best if sam_output_tokens.shape[1] > 1 else 0]
-    obj_ptr = obj_ptr_proj(token)
-    if absent is not None and object_score_logits is not None:
-        presence = object_score_logits.sigmoid() if absent.soft else object_score_logits > 0
+    is_present = object_score_logits > 0
+    masks = multimasks[each, best].unsqueeze(1).where(is_present[..., None, None], NO_OBJ_SCORE)
+    # Half precisions end here: upsampled logits and memories are made in float32.
+    masks = masks.to(_at_least_float32(masks))
+    obj_ptr = obj_ptr_proj(sam_output_tokens[each, best if sam_output_tokens.shape[1] > 1 else 0])
+    if absent is not None:
+        presence = object_score_logits.sigmoid() if absent.soft else is_present
         obj_ptr = absent.mark(obj_ptr, presence.to(obj_ptr.dtype))
     return HeadsOutput(
-        low_res_multimasks,
-        high_res_multimasks,
-        ious,
-        low_res_multimasks[each, best].unsqueeze(1),
-        high_res_multimasks[each, best].unsqueeze(1),
-        obj_ptr,
-        object_score_logits,
+        low_res_masks=masks,
+        high_res_masks=F.interpolate(masks, size_hw, mode="bilinear", align_corners=False),
+        obj_ptr=obj_ptr,
+        object_score_logits=object_score_logits,
     )
 
 
@@ -105,13 +93,10 @@ def mask_as_output(
     low_res = F.interpolate(high_res, (h, w), mode="bilinear", align_corners=False, antialias=True)
     presence = (masks > 0).flatten(1).any(dim=1, keepdim=True).to(masks.dtype)
     return HeadsOutput(
-        low_res,
-        high_res,
-        masks.new_ones(len(masks), 1),
-        low_res,
-        high_res,
-        obj_ptr if absent is None else absent.mark(obj_ptr, presence.to(obj_ptr.dtype)),
-        presence * _MASK_SCALE + _MASK_BIAS,
+        low_res_masks=low_res,
+        high_res_masks=high_res,
+        obj_ptr=obj_ptr if absent is None else absent.mark(obj_ptr, presence.to(obj_ptr.dtype)),
+        object_score_logits=presence * _MASK_SCALE + _MASK_BIAS,
     )
 
 

@@ -12,11 +12,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from amg.models.layers import make_neck
+from amg.models.layers import DropPath, make_neck
 from amg.models.tiny_vit_layers import (
     Attention,
     Conv2d_BN,
-    DropPath,
     MBConv,
     Mlp,
     PatchEmbed,

@@ -9,24 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amg.models.layers import DropPath
+
 # Output widths at which the published model keeps the resolution, so that it ends at stride 16.
 _WIDTHS_WITHOUT_STRIDE = (320, 448, 576)
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: in training, zero a residual branch for a random share of the batch."""
-
-    def __init__(self, drop_prob: float) -> None:
-        super().__init__()
-        self.drop_prob = drop_prob
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scale (B, ...) by 0 or 1 / (1 - drop_prob) for each item; identity when not training."""
-        if not self.training or self.drop_prob == 0.0:
-            return x
-        keep_prob = 1.0 - self.drop_prob
-        mask = x.new_empty((x.shape[0], *[1] * (x.ndim - 1))).bernoulli_(keep_prob)
-        return x * mask / keep_prob
 
 
 class Conv2d_BN(nn.Sequential):  # noqa: N801 - the published name

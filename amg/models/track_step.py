@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from amg.models.memory_bank import FrameOutputs, Moment, open_bank
-from amg.models.prompt_encoder import PromptEncoder
+from amg.models.prompt_encoder import PADDING_LABEL, PromptEncoder
 from amg.models.sam2_mask_decoder import SAM2MaskDecoder
 from amg.models.sam_heads import AbsentObject, HeadsOutput, best_masks, mask_as_output
 from amg.models.tracking import (
@@ -23,8 +23,6 @@ from amg.models.tracking import (
     encode_new_memory,
     to_map,
 )
-
-_NOT_A_POINT = -1
 
 
 class TracksObjects(nn.Module):
@@ -67,13 +65,16 @@ class TracksObjects(nn.Module):
 
         current_vision_feats and current_vision_pos_embeds: of each level, fine to coarse, tokens
         (h * w, B, C), their sizes in `feat_sizes`. point_inputs: `point_coords` (B, P, 2) in pixels
-        and `point_labels` (B, P). mask_inputs (B, 1, H, W), from 0 to 1. prev_sam_mask_logits: of
-        an earlier answer to be corrected by points. output_dict: the frames that are done.
+        and `point_labels` (B, P). mask_inputs (B, 1, H, W), from 0 to 1 or bool. output_dict: the
+        frames that are done. prev_sam_mask_logits (B, 1, h, w): of an earlier answer, to be
+        corrected by points. Raises ValueError for these without points, or with masks.
 
         Gives `pred_masks` (B, 1, h, w) and `pred_masks_high_res` (B, 1, H, W) as logits,
         `obj_ptr` (B, C), `object_score_logits` (B, 1) if not in training, `maskmem_features` and
         `maskmem_pos_enc` (None without `run_mem_encoder`), and the prompts again.
         """
+        if prev_sam_mask_logits is not None and (point_inputs is None or mask_inputs is not None):
+            raise ValueError("prev_sam_mask_logits needs point_inputs alone")
         options = self.tracking.for_training() if self.training else self.tracking
         *high_res, pix_feat = (
             to_map(tokens, size)
@@ -165,7 +166,7 @@ class TracksObjects(nn.Module):
         """
         if point_inputs is None:
             coords = features.new_zeros(len(features), 1, 2)
-            labels = torch.full(coords.shape[:2], _NOT_A_POINT, device=features.device)
+            labels = torch.full(coords.shape[:2], PADDING_LABEL, device=features.device)
         else:
             coords, labels = point_inputs["point_coords"], point_inputs["point_labels"]
         sparse, dense = self.sam_prompt_encoder(
@@ -187,8 +188,8 @@ class TracksObjects(nn.Module):
     ) -> HeadsOutput:
         """Take masks (B, 1, H, W) as they are; the decoder gives the objects' pointers alone."""
         obj_ptr = features.new_zeros(features.shape[:2])
-        if self.mask_downsample is not None:
-            small = self.mask_downsample(mask_inputs.to(features.dtype))
+        if self.tracking.use_obj_ptrs_in_encoder:
+            small = _present(self.mask_downsample)(mask_inputs.to(features.dtype))
             obj_ptr = self._answer(features, high_res, None, small, False).obj_ptr
         return mask_as_output(mask_inputs, obj_ptr, self._absent_object())
 
@@ -197,7 +198,8 @@ class TracksObjects(nn.Module):
         h, w = self.sam_prompt_encoder.image_embedding_size
         if masks.shape[-2:] == (4 * h, 4 * w):
             return masks
-        dtype = torch.promote_types(masks.dtype, torch.float32)
+        # The original resizes in float32, whatever the masks are.
+        dtype = torch.promote_types(self.no_mem_embed.dtype, torch.float32)
         return F.interpolate(
             masks.to(dtype), (4 * h, 4 * w), mode="bilinear", align_corners=False, antialias=True
         )

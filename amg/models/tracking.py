@@ -143,7 +143,7 @@ def condition_on_nothing(
 def encode_new_memory(
     pix_feat: torch.Tensor,
     high_res_masks: torch.Tensor,
-    object_score_logits: torch.Tensor | None,
+    object_score_logits: torch.Tensor,
     is_mask_from_pts: bool,
     options: TrackingOptions,
     *,
@@ -163,7 +163,7 @@ def encode_new_memory(
         masks = high_res_masks.sigmoid()
     masks = masks * options.sigmoid_scale_for_mem_enc + options.sigmoid_bias_for_mem_enc
     memory = memory_encoder(pix_feat, masks, skip_mask_sigmoid=True)
-    if no_obj_embed_spatial is None or object_score_logits is None:
+    if no_obj_embed_spatial is None:
         return memory
     is_absent = (object_score_logits <= 0)[..., None, None]
     embedding = no_obj_embed_spatial[..., None, None]

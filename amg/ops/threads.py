@@ -20,15 +20,15 @@ Result = TypeVar("Result")
 def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Apply `work` to each item, in as many threads as torch would use; results in order.
 
-    Inside, inference mode is as outside. `work` itself must not call this.
+    Inside, inference mode and gradients are on or off as outside. `work` itself must not call this.
     """
     n_threads = torch.get_num_threads()
     if n_threads == 1 or len(items) <= 1:
         return [work(item) for item in items]
-    in_inference = torch.is_inference_mode_enabled()
+    in_inference, with_grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def work_alike(item: Item) -> Result:
-        with torch.inference_mode(in_inference):
+        with torch.inference_mode(in_inference), torch.set_grad_enabled(with_grad):
             return work(item)
 
     results = list(_pool(os.getpid(), n_threads).map(work_alike, items))

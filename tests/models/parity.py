@@ -1,6 +1,8 @@
 """A model and its oracle with the same random weights, and how close their outputs must be."""
 
 import re
+from contextlib import contextmanager, nullcontext
+from unittest import mock
 
 import torch
 
@@ -45,6 +47,26 @@ def twins(ours, theirs, dtype=torch.float32, rename=dict):
     ours.load_state_dict(rename(theirs.state_dict()), strict=True)
     ours.to(dtype).eval(), theirs.to(dtype).eval()
     return ours, theirs
+
+
+@contextmanager
+def oracle_in_float64():
+    """Let an oracle compute in float64 where it asks for float32: positions, angles, rotations."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with (
+            mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+            mock.patch.multiple(torch, float32=torch.float64, float=torch.float64),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+def precision(dtype):
+    """Where to build and to run an oracle whose inputs are of that type."""
+    return oracle_in_float64() if dtype == torch.float64 else nullcontext()
 
 
 def relative_error(ours, theirs):

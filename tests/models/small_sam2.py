@@ -4,7 +4,7 @@ import re
 from functools import partial
 
 import torch
-from parity import randomise
+from parity import precision, randomise
 
 from amg.models.fpn_neck import FpnNeck, ImageEncoder
 from amg.models.hiera import Hiera
@@ -15,10 +15,18 @@ from amg.models.rope_attention import RoPEAttention
 from amg.models.sam2 import SAM2Model
 from benchmarks.original_sam2 import instantiate, published_config
 
-IMGSZ, DIM = 128, 32
+IMGSZ, DIM, MEMORY_DIM = 128, 32, 8
+SIDE = IMGSZ // 16
+# What SAM 2 differs by from SAM 2.1.
+SAM2_OPTIONS = {
+    "no_obj_embed_spatial": False,
+    "add_tpos_enc_to_obj_ptrs": False,
+    "proj_tpos_enc_in_obj_ptrs": False,
+    "use_signed_tpos_enc_to_obj_ptrs": False,
+}
 
 
-def small_config(memory_dim=8, **changes):
+def small_config(memory_dim=MEMORY_DIM, **changes):
     """Everything as published but the sizes, and `changes` of the model's options."""
     config = published_config("sam2.1_hiera_t")
     trunk, neck = config["image_encoder"]["trunk"], config["image_encoder"]["neck"]
@@ -32,9 +40,8 @@ def small_config(memory_dim=8, **changes):
     neck |= {"d_model": DIM, "backbone_channel_list": [64, 32, 16, 8]}
     neck["position_encoding"]["num_pos_feats"] = DIM
     attention, encoder = config["memory_attention"], config["memory_encoder"]
-    side = IMGSZ // 16
     for name in ("self_attention", "cross_attention"):
-        attention["layer"][name] |= {"embedding_dim": DIM, "feat_sizes": [side, side]}
+        attention["layer"][name] |= {"embedding_dim": DIM, "feat_sizes": [SIDE, SIDE]}
     attention["layer"]["cross_attention"]["kv_in_dim"] = memory_dim
     attention["layer"] |= {"d_model": DIM, "dim_feedforward": 48}
     attention |= {"d_model": DIM, "num_layers": 2}
@@ -77,7 +84,9 @@ instantiate_ours = partial(instantiate, classes=OURS)
 def sam2_twins(dtype=torch.float32, seed=0, **changes):
     """The two with the same random weights."""
     config = small_config(**changes)
-    ours, theirs = instantiate_ours(config), instantiate(config)
+    with precision(dtype):  # rotations are made here
+        theirs = instantiate(config)
+    ours = instantiate_ours(config)
     randomise(theirs, seed)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours.to(dtype).eval(), theirs.to(dtype).eval()

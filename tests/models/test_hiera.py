@@ -2,9 +2,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from parity import BOTH_DTYPES, assert_close, from_transformers, layout, random, randomise, twins
+from parity import (
+    BOTH_DTYPES,
+    assert_close,
+    from_transformers,
+    layout,
+    oracle_in_float64,
+    precision,
+    random,
+    randomise,
+    twins,
+)
 from transformers import Sam2HieraDetConfig, Sam2VisionConfig
-from transformers.models.sam2 import modeling_sam2
+from transformers.models.sam2.modeling_sam2 import Sam2VisionModel
 
 from amg.models.fpn_neck import FpnNeck, ImageEncoder
 from amg.models.hiera import Hiera
@@ -40,14 +50,11 @@ NECKS = {
 
 
 @pytest.fixture
-def original(monkeypatch):
-    """The modules of `sam2`, with float64 in its neck: it rounds the coarse maps to float32."""
+def original():
     pytest.importorskip("benchmarks.original_sam2")
     from sam2.modeling import position_encoding
     from sam2.modeling.backbones import hieradet, image_encoder
 
-    for module in (image_encoder, position_encoding):
-        monkeypatch.setattr(module, "torch", WithoutRounding())
     return SimpleNamespace(
         Hiera=hieradet.Hiera,
         FpnNeck=image_encoder.FpnNeck,
@@ -56,13 +63,9 @@ def original(monkeypatch):
     )
 
 
-class WithoutRounding:
-    """torch, whose float32 is float64."""
-
-    float32 = torch.float64
-
-    def __getattr__(self, name):
-        return getattr(torch, name)
+def assert_all_close(maps, expected):
+    for mine, their in zip(maps, expected, strict=True):
+        assert_close(mine, their)
 
 
 def neck_twins(original, dtype, **changes):
@@ -79,9 +82,7 @@ def test_trunk_equals_the_original(original, changes, dtype):
     assert layout(ours) == layout(theirs)
     assert ours.channel_list == theirs.channel_list
     x = random(2, 3, 64, 96, dtype=dtype)
-    maps, expected = ours(x), theirs(x)
-    for mine, their in zip(maps, expected, strict=True):
-        assert_close(mine, their)
+    assert_all_close(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 32), (160, 160)])
@@ -89,8 +90,7 @@ def test_trunk_equals_the_original_at_other_sizes(original, size):
     """Windows of 4 and 6 cells do not fill these maps: they are padded."""
     ours, theirs = twins(Hiera(**SMALL), original.Hiera(**SMALL), torch.float64)
     x = random(1, 3, *size, dtype=torch.float64)
-    for mine, their in zip(ours(x), theirs(x), strict=True):
-        assert_close(mine, their)
+    assert_all_close(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("changes", NECKS.values(), ids=NECKS)
@@ -99,9 +99,10 @@ def test_neck_equals_the_original(original, changes):
     assert layout(ours) == layout(theirs)
     sizes = [(8, 32, 24), (12, 16, 12), (24, 8, 6), (40, 4, 3)]
     maps = [random(2, *size, dtype=torch.float64, seed=i) for i, size in enumerate(sizes)]
-    for mine, their in zip(ours(maps), theirs(maps), strict=True):
-        for a, b in zip(mine, their, strict=True):
-            assert_close(a, b)
+    with oracle_in_float64():  # it rounds the coarse maps to float32
+        expected = theirs(maps)
+    for mine, their in zip(ours(maps), expected, strict=True):
+        assert_all_close(mine, their)
 
 
 @pytest.mark.parametrize("scalp", [0, 1, 2])
@@ -117,19 +118,16 @@ def test_encoder_equals_the_original(original, scalp):
     twins(ours, theirs, torch.float64)
     assert layout(ours) == layout(theirs)
     x = random(2, 3, 64, 64, dtype=torch.float64)
-    result, expected = ours(x), theirs(x)
-    assert result.keys() == expected.keys()
-    assert_close(result["vision_features"], expected["vision_features"])
-    for name in ("vision_pos_enc", "backbone_fpn"):
-        assert len(result[name]) == 4 - scalp
-        for mine, their in zip(result[name], expected[name], strict=True):
-            assert_close(mine, their)
+    with oracle_in_float64():
+        expected = theirs(x)
+    maps = ours(x)
+    assert len(maps) == 4 - scalp
+    assert_all_close(maps, expected["backbone_fpn"])
+    assert_all_close(ours.neck.positions(maps), expected["vision_pos_enc"])
 
 
 @pytest.mark.parametrize("dtype", BOTH_DTYPES, ids=str)
-def test_encoder_equals_transformers(monkeypatch, dtype):
-    if dtype == torch.float64:
-        monkeypatch.setattr(modeling_sam2, "torch", WithoutRounding())
+def test_encoder_equals_transformers(dtype):
     backbone = Sam2HieraDetConfig(
         hidden_size=8,
         num_attention_heads=1,
@@ -150,14 +148,14 @@ def test_encoder_equals_transformers(monkeypatch, dtype):
     ours = ImageEncoder(
         Hiera(**SMALL), FpnNeck(D_MODEL, [64, 32, 16, 8], **NECKS["as published"]), scalp=1
     )
-    theirs = modeling_sam2.Sam2VisionModel(config)
+    theirs = Sam2VisionModel(config)
     twins(ours, theirs, dtype, from_transformers("vision_encoder"))
     x = random(2, 3, 64, 64, dtype=dtype)
-    result, expected = ours(x), theirs(x)
-    for mine, their in zip(result["backbone_fpn"], expected.fpn_hidden_states, strict=True):
-        assert_close(mine, their)
-    for mine, their in zip(result["vision_pos_enc"], expected.fpn_position_encoding, strict=True):
-        assert_close(mine, their)
+    with precision(dtype):
+        expected = theirs(x)
+    maps = ours(x)
+    assert_all_close(maps, expected.fpn_hidden_states)
+    assert_all_close(ours.neck.positions(maps), expected.fpn_position_encoding)
 
 
 def test_shapes_of_the_specification():

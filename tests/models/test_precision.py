@@ -12,6 +12,13 @@ from amg.models.precision import products_in
 CONFIG = GeneratorConfig(points_per_side=8, pred_iou_thresh=0.3, stability_score_thresh=0.3)
 
 
+def our_sam2():
+    pytest.importorskip("benchmarks.original_sam2")
+    from small_sam2 import sam2_twins
+
+    return sam2_twins()[0]
+
+
 @pytest.mark.parametrize("before", ["highest", "medium"])
 def test_products_are_in_full_unless_asked_for(before):
     kept = torch.get_float32_matmul_precision()
@@ -61,6 +68,19 @@ def test_a_compiled_encoder_gives_the_same():
         pytest.skip(str(error))
     assert_close(model.encode(pixels), expected)
     assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("make", [our_sam, our_sam2], ids=["sam", "sam2"])
+def test_images_go_through_what_is_compiled(make):
+    model, graphs = make(), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model.image_encoder.compile(backend=backend)
+    model.encode(random(1, 3, model.imgsz, model.imgsz))
+    assert graphs
 
 
 def test_a_machine_that_cannot_compile_says_so_at_once(monkeypatch):

@@ -115,6 +115,12 @@ def test_options_that_need_others(without):
         instantiate_ours(small_config(**{without: False}))
 
 
+@pytest.mark.parametrize("part", ["memory_attention", "memory_encoder"])
+def test_half_a_memory_is_refused(part):
+    with pytest.raises(ValueError, match="both, or neither"):
+        instantiate_ours(small_config(**{part: None}))
+
+
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_options_give_the_originals_parameters(changes):
     config = small_config()
@@ -133,6 +139,17 @@ def test_preprocess_gives_the_originals_pixels(models, size_hw):
     pixels, frames = ours.preprocess([image])
     assert torch.equal(pixels[0], original_predictor(theirs)._transforms(image))
     assert frames == [Frame(size_hw, (IMGSZ, IMGSZ), (IMGSZ, IMGSZ))]
+
+
+@pytest.mark.filterwarnings("error")
+def test_preprocess_takes_any_array(models):
+    """BGR turned around, and bytes that belong to someone else."""
+    ours, _ = models
+    image = make_image((90, 120))
+    borrowed = np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)
+    flipped = np.ascontiguousarray(image[..., ::-1])[..., ::-1]
+    pixels, _ = ours.preprocess([image, borrowed, flipped])
+    assert torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[0], pixels[2])
 
 
 def test_images_of_a_batch_do_not_touch(models):

@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from parity import BOTH_DTYPES, assert_close, from_transformers, layout, random, twins
+from parity import BOTH_DTYPES, assert_close, from_transformers, layout, random, randomise, twins
 from transformers import Sam2MaskDecoderConfig
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
@@ -99,6 +99,18 @@ def test_the_fallback_is_for_some_of_the_masks(original):
     first = decoded.predicted_iou[:, :1]
     from_first = mine(*given, False, high_res).predicted_iou == first
     assert 0 < int(from_first.sum()) < N
+
+
+@pytest.mark.parametrize("changes", [{}, CONFIGS["no fallback"]], ids=["fallback", "none"])
+def test_what_is_drawn_was_possible(changes):
+    """And nothing else is: prompts that cannot pass are not drawn."""
+    mine = randomise(ours(**PUBLISHED | changes)).eval()
+    *given, high_res = prompts(torch.float32)
+    decoded = mine.attend(*given)
+    drawn = mine(*given, False, high_res).predicted_iou
+    possible = mine.possible_iou(decoded, False)
+    assert (possible == drawn).any(dim=1).all()
+    assert possible.shape == (N, 4 if not changes else 1)
 
 
 def test_training_has_no_fallback(original):

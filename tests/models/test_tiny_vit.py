@@ -6,10 +6,10 @@ from timm.models import tiny_vit as timm_tiny_vit
 from torch import nn
 
 from amg.models.build import build_mobile_sam
+from amg.models.layers import DropPath
 from amg.models.tiny_vit import (
     Attention,
     Conv2d_BN,
-    DropPath,
     MBConv,
     PatchMerging,
     TinyViT,

@@ -23,6 +23,13 @@ def test_results_come_in_order_from_several_threads(set_threads):
     assert not any(in_inference for _, _, in_inference in map_in_threads(work, range(3, 6)))
 
 
+@pytest.mark.parametrize("with_grad", [True, False])
+def test_gradients_are_computed_as_outside(with_grad, set_threads):
+    set_threads(2)
+    with torch.set_grad_enabled(with_grad):
+        assert map_in_threads(lambda _: torch.is_grad_enabled(), range(4)) == [with_grad] * 4
+
+
 def test_one_thread_is_the_caller(set_threads):
     set_threads(1)
     here = threading.current_thread()
