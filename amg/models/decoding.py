@@ -4,8 +4,10 @@ Predicted IoU comes from a token alone: masks are drawn only for prompts that ma
 threshold.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from itertools import pairwise
 
 import torch
 
@@ -77,12 +79,15 @@ class ImageDecoder:
         return Candidates.concatenate(parts)
 
     def _chunks(self, n_prompts: int, most_pixels: int) -> list[slice]:
-        """How many prompts at a time; all of them, but for a CPU."""
-        size = n_prompts
+        """Which prompts at a time; all of them, but for a CPU, whose threads get equal shares."""
+        n_chunks = 1
         if self._image.device.type == "cpu":
             h, w = self._image.shape[2:]
-            size = max(1, most_pixels // (h * w))
-        return [slice(start, start + size) for start in range(0, n_prompts, max(1, size))]
+            n_threads = torch.get_num_threads()
+            n_least = math.ceil(n_prompts * h * w / most_pixels)
+            n_chunks = min(n_prompts, math.ceil(n_least / n_threads) * n_threads)
+        edges = [n_prompts * i // n_chunks for i in range(n_chunks + 1)]
+        return [slice(*pair) for pair in pairwise(edges)]
 
     def _decode_plainly(
         self, sparse: torch.Tensor, masks: torch.Tensor | None
