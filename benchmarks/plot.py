@@ -7,6 +7,7 @@ Writes `speed.svg` and `stages.svg`. Of runs of the same thing on the same machi
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ _FOLDER = Path(__file__).parent
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 _DASHES = ("-", "--", ":", "-.")
 _STAGE_COLOURS = dict(zip((*STAGES, OTHER), (*_COLOURS[:5], "#bbbbbb"), strict=True))
+_LABEL_WIDTH = 32  # in letters
 _LEAST_SHARE_IN_WORDS = 0.06
 _CENTRED = {"ha": "center", "va": "center", "fontsize": 8}
 _STYLE = {
@@ -61,7 +63,7 @@ def draw_speed(runs: Sequence[Run]) -> Figure:
     """Times faster over megapixels: a colour for each measured thing, a dash for each peer."""
     latest = _latest(run for run in runs if isinstance(run, SpeedRun))
     peers = list(dict.fromkeys(peer for run in latest for peer in run.peers))
-    figure, axes = _axes(height_in=4)
+    figure, axes = _axes(height_in=4.5)
     for run, label, colour in _labelled(latest):
         rows = sorted(run.photos, key=lambda row: row.megapixels)
         megapixels = [row.megapixels for row in rows]
@@ -87,19 +89,20 @@ def draw_speed(runs: Sequence[Run]) -> Figure:
         _plain_numbers(axis)
     axes.grid(True, linewidth=0.6)
     if axes.lines[1:]:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.15))  # labels may be long
     return figure
 
 
 def draw_stages(runs: Sequence[Run]) -> Figure:
     """A bar of our stages' shares for each measured thing, with its seconds an image."""
     profiled = _labelled([run for run in _latest(runs) if _stages(run)])
-    figure, axes = _axes(height_in=1.3 + 0.4 * len(profiled))
+    figure, axes = _axes(height_in=1.3 + 0.6 * len(profiled))
     for place, (run, _, _) in enumerate(profiled):
         seconds = _stages(run)
         _draw_bar(axes, place, seconds)
         axes.text(1.01, place, f"{sum(seconds.values()):.3g} s an image", va="center", fontsize=8)
-    axes.set_yticks(range(len(profiled)), [label for _, label, _ in profiled])
+    labels = [fill(label, _LABEL_WIDTH) for _, label, _ in profiled]
+    axes.set_yticks(range(len(profiled)), labels)
     axes.set(xlim=(0, 1), ylim=(len(profiled) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(
