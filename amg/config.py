@@ -108,7 +108,7 @@ class ModelConfig(_Strict):
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """All but float32 are faster and change masks a little; tf32 and most of bf16 need a GPU."""
     compile: bool = False
-    """Compile the image encoder at the start: minutes, once for each process."""
+    """Compile the image encoder, for a minute or so at the first image of each process."""
 
 
 class RunConfig(_Strict):

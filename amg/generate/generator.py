@@ -1,6 +1,6 @@
 """Segment everything in an image: the generator, from the top to the bottom of its pyramid.
 
-images -> crops -> chunks of point prompts -> masks, and back: NMS in the crop, NMS over the crops.
+images -> crops -> batches of point prompts -> masks, and back: NMS in the crop, NMS over the crops.
 Source: "Segment Anything" (2023), appendix B; `segment_anything/automatic_mask_generator.py` and
 `sam2/automatic_mask_generator.py`, whose masks, order and scores these are.
 """

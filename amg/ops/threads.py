@@ -31,10 +31,11 @@ def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> lis
         with torch.inference_mode(in_inference), torch.set_grad_enabled(with_grad):
             return work(item)
 
-    results = list(_pool(os.getpid(), n_threads).map(work_alike, items))
-    # A number set in one thread is also what threads yet to be born start with: set it right again.
-    torch.set_num_threads(n_threads)
-    return results
+    try:
+        return list(_pool(os.getpid(), n_threads).map(work_alike, items))
+    finally:
+        # A number set in one thread is also what threads not yet born start with: mend that.
+        torch.set_num_threads(n_threads)
 
 
 def map_parts(work: Callable[[np.ndarray], Result], array: np.ndarray) -> list[Result]:

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 import torch
 from oracles import SIZE_PX, our_sam
@@ -5,9 +7,10 @@ from parity import assert_close, random, randomise
 
 import amg
 from amg import ConfigError, GeneratorConfig, MaskGenerator
+from amg.config import ModelConfig
 from amg.evaluate.parity import compare_annotations, count_found
 from amg.models import load
-from amg.models.precision import products_in
+from amg.models.precision import PRECISIONS, products_in
 
 CONFIG = GeneratorConfig(points_per_side=8, pred_iou_thresh=0.3, stability_score_thresh=0.3)
 
@@ -17,6 +20,11 @@ def our_sam2():
     from small_sam2 import sam2_twins
 
     return sam2_twins()[0]
+
+
+def test_the_configuration_knows_the_same_precisions():
+    """It is read where torch is not imported, and so has its own list."""
+    assert get_args(ModelConfig.model_fields["precision"].annotation) == PRECISIONS
 
 
 @pytest.mark.parametrize("before", ["highest", "medium"])

@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -51,3 +52,5 @@ def test_an_error_comes_out(set_threads):
     set_threads(2)
     with pytest.raises(ZeroDivisionError):
         map_in_threads(lambda item: 1 / item, [1, 0])
+    with ThreadPoolExecutor(1) as born_later:
+        assert born_later.submit(torch.get_num_threads).result() == 2
