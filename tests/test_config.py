@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from segment_anything import SamAutomaticMaskGenerator
 
 from amg import ConfigError, GeneratorConfig
@@ -104,3 +105,7 @@ def test_every_shipped_config_loads():
 def test_the_file_of_defaults_shows_every_default():
     path = Path(__file__).parents[1] / "configs" / "default.yaml"
     assert load_config(path) == Config()
+    shown = yaml.safe_load(path.read_text())
+    for section in ("model", "run", "engine"):  # the generator's depend on the model
+        fields = type(getattr(Config(), section)).model_fields
+        assert shown[section].keys() == fields.keys()
