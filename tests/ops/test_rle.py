@@ -12,6 +12,7 @@ from amg.ops.rle import (
     area,
     bbox_xywh,
     compress_counts,
+    covers,
     decode,
     encode_masks,
     from_coco,
@@ -325,3 +326,13 @@ def test_fuzzed_strings_are_refused_or_mean_the_same_to_pycocotools(counts, h):
     assert encode_masks(mask[None]) == [rle]
     assert coco.area(to_coco(rle)) == area(rle)
     assert tuple(coco.toBbox(to_coco(rle))) == bbox_xywh(rle)
+
+
+@given(mask_batches())
+def test_covers_is_each_pixel_of_a_mask(masks):
+    for mask, rle in zip(masks, encode_masks(masks), strict=True):
+        h, w = mask.shape
+        found = np.array([[covers(rle, x, y) for x in range(w)] for y in range(h)])
+        np.testing.assert_array_equal(found, mask)
+        outside = [(-1, 0), (0, -1), (w, 0), (0, h)]
+        assert not any(covers(rle, x, y) for x, y in outside)
