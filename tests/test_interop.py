@@ -59,6 +59,11 @@ def test_hugging_face_datasets_load_the_committed_shards(run, tmp_path):
     )
     assert loaded["image_id"][:] == [row.image_id for row in run.rows()]
     assert loaded[0]["masks"][0]["counts"] == run.row("000.png").masks[0].rle.counts
+    good = loaded.filter(lambda row: row["status"] == "ok")
+    shown = good.rename_column("uri", "image").cast_column("image", datasets.Image())
+    for row in shown:
+        expected = run.image(run.row(row["image_id"]))
+        np.testing.assert_array_equal(np.asarray(row["image"].convert("RGB")), expected)
 
 
 def test_duckdb_and_pandas_read_masks_and_rows(run):
