@@ -103,6 +103,16 @@ def check_shard(path: Path, image_ids: Sequence[str]) -> str:
     return digest
 
 
+def read_metadata(file: BinaryIO | Path, name: str) -> dict[str, str]:
+    """What is written into a shard of how it was made. Raises ShardError for what is no shard."""
+    source: Any = file
+    try:
+        metadata = pq.read_schema(source).metadata or {}
+        return {key.decode(): value.decode() for key, value in metadata.items()}
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise _unreadable(name, error) from error
+
+
 def read_ids(file: BinaryIO, name: str) -> Iterator[str]:
     """The image ids of a shard's rows. Raises ShardError for what is no shard."""
     for table in _read_groups(file, name, ["image_id"]):
@@ -167,5 +177,9 @@ def _read_groups(
                 table.validate(full=True)  # else damaged text is found by whoever decodes it
                 yield table if wanted is None else table.take(wanted)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ShardError(f"{name}: cannot be read: {reason}") from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> ShardError:
+    reason = str(error).partition("\n")[0]
+    return ShardError(f"{name}: cannot be read: {reason}")
