@@ -14,10 +14,11 @@ from amg.view.report.counting import Histogram, Int64s
 from amg.view.report.words import short_number
 
 WIDTH = 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 14, 26
-_PANEL_HEIGHT = 150
-_SMALL_PANEL_HEIGHT = 52
-_PANEL_GAP = 18
+LEFT, RIGHT = 36, 384
+_TOP, _BOTTOM = 16, 26
+_PANEL_HEIGHT = 148
+_SMALL_PANEL_HEIGHT = 40
+_PANEL_GAP = 22
 _GAP = 1  # between bars
 _MAX_BARS = 40
 _FEW_TICKS = 3
@@ -45,9 +46,10 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Bars on one base line, under a name if the chart has several."""
+    """Bars on one base line, under name and median if the chart has several."""
 
     name: str
+    median: str
     top: float
     base: float
     bars: list[Bar]
@@ -60,8 +62,8 @@ class Chart:
 
     key: str
     title: str
-    description: str
     unit: str
+    description: str
     height: float
     panels: list[Panel]
     x_ticks: list[Tick]
@@ -87,12 +89,9 @@ class Scale:
 
 
 def draw(
-    key: str, title: str, unit: str, histograms: dict[str, Histogram], scale: Scale, what: str
+    key: str, title: str, unit: str, histograms: dict[str, Histogram], scale: Scale
 ) -> Chart | None:
-    """Draw histograms of the same edges, one panel each; None if nothing was counted.
-
-    what: the things that are counted, for the description.
-    """
+    """Draw histograms of the same edges, one panel each; None if nothing was counted."""
     span = _span([histogram.counts for histogram in histograms.values()])
     if span is None:
         return None
@@ -105,7 +104,7 @@ def draw(
 
     def place(value: float) -> float:
         share = (scale.forward(value) - low) / (high - low)
-        return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 2)
+        return round(LEFT + share * (RIGHT - LEFT), 2)
 
     is_single = len(histograms) == 1
     panel_height = _PANEL_HEIGHT if is_single else _SMALL_PANEL_HEIGHT
@@ -116,15 +115,17 @@ def draw(
         ends = [(float(edges[a]), float(edges[b])) for a, b in pairwise(cuts)]
         bars = _bars(counts, ends, place, scale, panel_height, base)
         ticks = _y_ticks(int(counts.max()), panel_height, base) if is_single else []
-        panels.append(Panel(name, top, base, bars, ticks))
+        panels.append(Panel(name, _median(histogram, scale), top, base, bars, ticks))
         top = base + _PANEL_GAP
     height = panels[-1].base + _BOTTOM
     x_ticks = [
         Tick(place(value), scale.words(value))
         for value in _x_values(float(edges[cuts[0]]), float(edges[cuts[-1]]), scale)
     ]
-    description = _describe(histograms, scale, what)
-    return Chart(key, title, description, unit, height, panels, x_ticks)
+    names = [f"{name}: " if not is_single else "" for name in histograms]
+    ranges = [_range(histogram, scale) for histogram in histograms.values()]
+    description = "; ".join(map("".join, zip(names, ranges, strict=True)))
+    return Chart(key, title, unit, description, height, panels, x_ticks)
 
 
 def _span(all_counts: Sequence[Int64s]) -> range | None:
@@ -186,12 +187,12 @@ def _x_values(low: float, high: float, scale: Scale) -> list[float]:
     return values if len(values) > 1 else sorted({low, *values, high})
 
 
-def _describe(histograms: dict[str, Histogram], scale: Scale, what: str) -> str:
-    parts = []
-    for name, histogram in histograms.items():
-        if not histogram.total:
-            continue
-        low, middle, high = (scale.words(histogram.quantile(q)) for q in (0.05, 0.5, 0.95))
-        prefix = f"{name}: " if len(histograms) > 1 else ""
-        parts.append(f"{prefix}median {middle}, nine in ten between {low} and {high}")
-    return f"{'; '.join(parts)} ({what})."
+def _median(histogram: Histogram, scale: Scale) -> str:
+    return f"median {scale.words(histogram.quantile(0.5))}" if histogram.total else "none"
+
+
+def _range(histogram: Histogram, scale: Scale) -> str:
+    if not histogram.total:
+        return "none"
+    low, high = (scale.words(histogram.quantile(q)) for q in (0.05, 0.95))
+    return f"{_median(histogram, scale)}, nine in ten between {low} and {high}"

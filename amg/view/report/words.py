@@ -1,6 +1,5 @@
 """Numbers, times and sizes as people read them."""
 
-import math
 from datetime import UTC, datetime
 
 
@@ -23,20 +22,22 @@ def score(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """94.2 %; nothing is rounded to all or to none."""
-    text = f"{100 * share:.1f}"
-    if text == "100.0" and share < 1:
-        text = "99.9"
-    if text == "0.0" and share > 0:
-        text = "0.1"
-    return f"{text.removesuffix('.0')} %"
+    """94.2 %; only all is 100 %, and only nothing is 0 %."""
+    if share in (0, 1):
+        return f"{100 * share:.0f} %"
+    return f"{min(max(100 * share, 0.1), 99.9):.1f} %"
+
+
+def round_percent(share: float) -> str:
+    """70 %, for axes."""
+    return f"{100 * share:.3g} %"
 
 
 def seconds(value: float) -> str:
-    """0.034 s, 12 s, 5 min 20 s, 3 h 5 min."""
-    if math.isnan(value):
-        return "–"
-    if value < 60:  # noqa: PLR2004 - of a minute
+    """34 ms, 1.2 s, 5 min 20 s, 3 h 5 min."""
+    if value < 1:
+        return f"{1000 * value:.2g} ms" if value < 0.1 else f"{1000 * value:.0f} ms"
+    if value < 60:
         return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:

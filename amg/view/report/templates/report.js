@@ -156,12 +156,10 @@ const whole = (number) => Math.round(number).toLocaleString("en");
 const many = (n, one) => `${whole(n)} ${n === 1 ? one : `${one}s`}`;
 const score = (number) => (number === null ? "–" : number.toFixed(2));
 
-/** A share in percent; nothing is rounded to all or to none. */
+/** A share in percent; only all is 100 %, and only nothing is 0 %. */
 function percent(share) {
-  const text = (100 * share).toFixed(1);
-  if (text === "100.0" && share < 1) return "99.9 %";
-  if (text === "0.0" && share > 0) return "< 0.1 %";
-  return `${text.replace(/\.0$/, "")} %`;
+  if (share === 0 || share === 1) return `${100 * share} %`;
+  return `${Math.min(Math.max(100 * share, 0.1), 99.9).toFixed(1)} %`;
 }
 
 function seconds(number) {
@@ -295,7 +293,7 @@ function makeCard(item) {
   const about = make("span", "about");
   if (isFailed(item)) about.append(make("span", "badge", item.status));
   else {
-    const coverage = item.coverage === null ? "" : ` · ${percent(item.coverage)}`;
+    const coverage = item.coverage === null ? "" : ` · ${percent(item.coverage)} covered`;
     about.append(gallery.view.of === "slowest" ? seconds(item.seconds) : many(item.masks, "mask") + coverage);
   }
   card.append(make("div", "text", name, about));
@@ -557,7 +555,6 @@ function masksAt(event) {
 function pointAt(event) {
   const under = masksAt(event);
   if (String(under) === String(viewer.under)) return; // a click may have chosen one of them
-  viewer.under = under;
   select(under.length ? under[0] : null, under);
 }
 
@@ -566,8 +563,7 @@ function cycleAt(event) {
   const under = masksAt(event);
   const isSamePlace = String(under) === String(viewer.under);
   const next = isSamePlace ? (under.indexOf(viewer.active) + 1) % under.length : 0;
-  viewer.under = under;
-  select(under.length ? under[event.pointerType === "touch" && !isSamePlace ? 0 : next] : null, under);
+  select(under.length ? under[next] : null, under);
 }
 
 function select(place, under = []) {
