@@ -81,7 +81,9 @@ def test_counts_that_do_not_fill_the_image_are_refused(counts):
 def test_a_smaller_mask_is_the_mask_at_the_centres_of_pixels(seed, full, data):
     h, w = (data.draw(st.integers(1, side)) for side in full)
     (mask,) = _masks(seed, 1, *full, 0.5)
-    ys, xs = ((2 * np.arange(n) + 1) * side // (2 * n) for n, side in zip((h, w), full, strict=True))
+    ys, xs = (
+        (2 * np.arange(n) + 1) * side // (2 * n) for n, side in zip((h, w), full, strict=True)
+    )
     small = shrink(mask, (h, w))
     np.testing.assert_array_equal(
         pycoco.decode({"size": [h, w], "counts": small.counts}), rle.decode(mask)[np.ix_(ys, xs)]

@@ -77,10 +77,12 @@ def write_report(
 
 
 def _target(storage: Storage, folder: str | os.PathLike[str] | None) -> Path:
-    """Where the report goes. Raises ConfigError without a local place, OutputError if it is taken."""
+    """Where the report goes. Raises ConfigError for no local place, OutputError for one in use."""
     if folder is None:
         if not isinstance(storage, LocalStorage):
-            raise ConfigError(f"--out: give a folder here; the run is on a storage, {storage.url()}")
+            raise ConfigError(
+                f"--out: give a folder here; the run is on a storage, {storage.url()}"
+            )
         target = storage.root / "report"
     elif scheme_of(os.fspath(folder)):
         raise ConfigError(f"--out {shown(os.fspath(folder))!r}: a report goes to a local folder")

@@ -37,7 +37,7 @@ def seconds(value: float) -> str:
     """34 ms, 1.2 s, 5 min 20 s, 3 h 5 min."""
     if value < 1:
         return f"{1000 * value:.2g} ms" if value < 0.1 else f"{1000 * value:.0f} ms"
-    if value < 60:
+    if value < 59.5:
         return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
