@@ -79,10 +79,10 @@ def blob_masks(seed, n_masks):
 
 
 def write_image(path, seed=0):
-    """A small picture."""
+    """A small picture of squares of 10 pixels, which JPEG hardly changes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(90, 160, (*SIZE_HW, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    squares = np.random.default_rng(seed).integers(90, 160, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(squares.repeat(10, axis=0).repeat(10, axis=1)).save(path)
     return path
 
 
@@ -105,7 +105,7 @@ def write_run(out, rows, images_per_shard=4, n_planned=None, leave_out=(), sourc
             "weights_sha256": "ab" * 32,
         },
         "generator": {"points_per_side": 24, "use_m2m": False, "point_grids": None},
-        "run": {"images_per_shard": images_per_shard, "max_image_pixels": 10**6},
+        "run": {"images_per_shard": images_per_shard, "max_image_pixels": 10**7},
     }
     plan = Plan("a-run", "f" * 64, identity, n_planned or len(rows), 0, images_per_shard)
     storage.write("plan.json", to_json(plan))
