@@ -235,6 +235,7 @@ function startGallery(index) {
   byId("page-after").addEventListener("click", () => turnTo(gallery.page + 1));
   byId("page").addEventListener("change", (event) => turnTo(event.target.selectedIndex));
   byId("gallery-tools").hidden = false;
+  byId("without-script").remove();
   showView(gallery.view);
   startViewer();
 }
