@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from amg.errors import ConfigError, RunError
+from amg.errors import ConfigError, ImageError, RunError
 from amg.io.planned import PlannedInputs, read_planned_image
 from amg.io.run_folder import Commit, Tally, read_commits, require_plan
 from amg.io.schema import SCHEMA, ImageRow
-from amg.io.shards import read_shard
+from amg.io.shards import read_rows, read_shard
 from amg.io.sources import ImageSource
 from amg.io.storage import open_storage
 from amg.ops import rle
@@ -50,14 +50,14 @@ class RunResults:
 
     def row(self, image_id: str) -> ImageRow:
         """The row of one image. Raises RunError if none was planned or committed."""
-        number, source = self._find(image_id)
+        number, _ = self._find(image_id)
         shard = number // self.plan.images_per_shard
         if shard not in self.commits:
             raise RunError(f"{self._storage.url()}: {image_id!r} is not done yet")
-        name = self.commits[shard].file
+        name, place = self.commits[shard].file, number - self.plan.shard_rows(shard).start
         with self._storage.open(name) as file:
-            rows = read_shard(file, name)
-            return next(row for row in rows if row.image_id == source.image_id)
+            (row,) = read_rows(file, name, [place])
+        return row
 
     def image(self, row: ImageRow) -> np.ndarray:
         """Read the image of a row again: (H, W, 3) uint8 RGB, as the model saw it.
@@ -65,7 +65,10 @@ class RunResults:
         Raises ImageError if it is not there any more or is another one, StorageError.
         """
         _, source = self._find(row.image_id)
-        return read_planned_image(source, row.sha256)
+        try:
+            return read_planned_image(source, row.sha256)
+        except ImageError as error:
+            raise ImageError(error.status, f"{row.uri}: {error}") from error
 
     def _find(self, image_id: str) -> tuple[int, ImageSource]:
         with closing(PlannedInputs(self._storage)) as inputs:

@@ -85,7 +85,7 @@ class PlannedInputs:
 
 
 def read_planned_image(
-    source: ImageSource, sha256: str | None = None, *, max_pixels: int = MAX_PIXELS
+    source: ImageSource, sha256: str | None, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Read an image of a run again, (H, W, 3) uint8 RGB, upright.
 
@@ -93,9 +93,6 @@ def read_planned_image(
     be decoded, or is another one now; StorageError for what may pass.
     """
     data = read_source(source)
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise ImageError("decode_error", f"{source.uri}: the file has changed since the run")
-    try:
-        return decode_image(data, max_pixels=max_pixels).rgb
-    except ImageError as error:
-        raise ImageError(error.status, f"{source.uri}: {error}") from error
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise ImageError("decode_error", "the file has changed since the run")
+    return decode_image(data, max_pixels=max_pixels).rgb
