@@ -147,7 +147,7 @@ class Worker:
     def _good_rows(self, earlier_file: str | None) -> Generator[ImageRow]:
         if earlier_file is not None:
             with self._storage.open(earlier_file) as file:
-                rows = read_shard(file, earlier_file)
+                rows = read_shard(file, earlier_file, candidates=True)
                 yield from (row for row in rows if row.status not in FAILED)
 
     def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
@@ -269,6 +269,7 @@ def _with_masks(row: ImageRow, result: ImageResult) -> ImageRow:
         row,
         status="ok" if result.masks else "empty",
         masks=result.masks,
+        candidates=result.candidates,
         encode_s=result.seconds.encode,
         masks_s=result.seconds.masks,
     )
