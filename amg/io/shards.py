@@ -130,9 +130,7 @@ def read_shard(
         yield from from_table(table)
 
 
-def _read_groups(
-    source: BinaryIO | Path, name: str, columns: list[str]
-) -> Iterator[pa.Table]:
+def _read_groups(source: BinaryIO | Path, name: str, columns: list[str]) -> Iterator[pa.Table]:
     file: Any = source  # pyarrow takes any object with read and seek
     try:
         with pq.ParquetFile(file) as parquet:
