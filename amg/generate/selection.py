@@ -4,8 +4,7 @@ Source of the first two steps: `segment_anything/automatic_mask_generator.py`. T
 the reference, and off unless they are asked for.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -35,19 +34,19 @@ def select_masks(
         masks = clean_small_regions(masks, config.min_mask_region_area, threshold)
     if config.mask_nms_thresh < 1:
         masks = suppress_overlapping(masks, config.mask_nms_thresh)
-    smallest, largest = area_limits(size_hw, config)
-    masks = [mask for mask in masks if smallest <= mask.area <= largest]
+    masks = [mask for mask in masks if _has_wanted_area(mask, size_hw, config)]
     return find_parents(masks, config.parent_containment) if config.find_parents else masks
 
 
-def area_limits(size_hw: tuple[int, int], config: GeneratorConfig) -> tuple[int, float]:
-    """The least and most pixels of a mask of an image of `size_hw`."""
-    largest = config.max_area_fraction * size_hw[0] * size_hw[1]
-    return config.min_area, largest if config.max_area is None else min(config.max_area, largest)
+def _has_wanted_area(mask: Mask, size_hw: tuple[int, int], config: GeneratorConfig) -> bool:
+    """Whether a mask of an image of `size_hw` is neither too small nor too large."""
+    is_over = config.max_area is not None and mask.area > config.max_area
+    fraction = mask.area / (size_hw[0] * size_hw[1])
+    return config.min_area <= mask.area and not is_over and fraction <= config.max_area_fraction
 
 
 def suppress_in_crops(candidates: Sequence[Mask], iou_threshold: float) -> list[Mask]:
-    """NMS inside each crop by predicted IoU, of masks that come crop by crop."""
+    """NMS inside each crop by predicted IoU; crop by crop, and in each best score first."""
     return [
         masks[i]
         for masks in _by_crop(candidates)
@@ -57,9 +56,11 @@ def suppress_in_crops(candidates: Sequence[Mask], iou_threshold: float) -> list[
     ]
 
 
-def _by_crop(masks: Sequence[Mask]) -> Iterator[list[Mask]]:
-    for _, group in groupby(masks, lambda mask: (mask.crop_layer, mask.crop_box_xywh)):
-        yield list(group)
+def _by_crop(masks: Sequence[Mask]) -> Iterable[list[Mask]]:
+    crops: dict[tuple[object, ...], list[Mask]] = {}
+    for mask in masks:
+        crops.setdefault((mask.crop_layer, mask.crop_box_xywh), []).append(mask)
+    return crops.values()
 
 
 def suppress_between_crops(masks: list[Mask], iou_threshold: float) -> list[Mask]:
