@@ -17,7 +17,7 @@ from amg.io.shards import read_rows, read_shard
 from amg.io.sources import ImageSource
 from amg.io.storage import open_storage
 from amg.ops import rle
-from amg.records import Mask
+from amg.records import Mask, keep_masks
 
 
 class RunResults:
@@ -102,17 +102,20 @@ class RunResults:
     def rows(
         self, *, min_predicted_iou: float = 0.0, min_stability_score: float = 0.0
     ) -> Iterator[ImageRow]:
-        """Rows in the order of the plan, with those of their masks that score at least so much."""
+        """Rows in the order of the plan, with those of their masks that score at least so much.
+
+        A mask whose parent scores less gets the parent's, as `keep_masks` has it.
+        """
         for commit in self.commits.values():
             with self._storage.open(commit.file) as file:
                 for row in read_shard(file, commit.file):
-                    masks = tuple(
-                        mask
-                        for mask in row.masks
+                    kept = [
+                        index
+                        for index, mask in enumerate(row.masks)
                         if mask.predicted_iou >= min_predicted_iou
                         and mask.stability_score >= min_stability_score
-                    )
-                    yield replace(row, masks=masks)
+                    ]
+                    yield replace(row, masks=keep_masks(row.masks, kept))
 
 
 _MASK_FIELDS: pa.StructType = SCHEMA.field("masks").type.value_type

@@ -1,6 +1,7 @@
 """Reading what a run has committed: no worker is needed to write it."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -137,6 +138,34 @@ def test_masks_are_filtered_and_rows_are_not(local, least, kept):
     expected = [_row(0).masks[i].rle for i in kept]
     assert [mask.rle for mask in rows[0].masks] == expected
     assert rows[3].masks == ()
+
+
+def test_a_mask_whose_parent_is_filtered_gets_the_next_ancestor(local):
+    # Mask 1, of the lowest score, lies between 2 and 0.
+    family = [replace(m, parent=p) for m, p in zip(_row(0).masks, (None, 0, 1), strict=True)]
+    row = replace(_row(0), masks=tuple(family))
+    rows = [row, _row(1)]
+    name, data = _write_shard(local, 0, "good", rows)
+    tally = Tally.total(map(Tally.of, rows))
+    digest = hashlib.sha256(data).hexdigest()
+    commit = Commit(0, name, len(data), digest, tally, "good", PLAN.fingerprint)
+    local.write(commit_file(0), to_json(commit))
+    run = open_run(local.root)
+    assert [mask.parent for mask in next(run.rows()).masks] == [None, 0, 1]
+    some = next(run.rows(min_predicted_iou=0.6)).masks
+    assert [mask.parent for mask in some] == [None, 0]
+    orphan = next(run.rows(min_stability_score=0.8)).masks
+    assert [mask.parent for mask in orphan] == [None]
+
+
+def test_shards_of_version_1_are_read_beside_others(local):
+    for shard in range(3):
+        _commit(local, shard)
+    path = local.root / shard_file(1, "good")
+    pq.write_table(pq.read_table(path).drop_columns(["candidates"]), path)
+    run = open_run(local.root)
+    assert _ids(run.rows()) == [f"{i}.jpg" for i in range(5)]
+    assert run.dataset().to_table().column("candidates").null_count == 5
 
 
 def test_a_run_that_goes_on_gives_what_is_there(local):
