@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from amg.cli.evaluate import edges, evaluate
 from amg.cli.inspect import gc, status, verify
 from amg.cli.options import reports_errors
 from amg.cli.run import plan, retry_failed, run
@@ -17,8 +18,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (run, plan, status, verify, retry_failed, gc, show, models):
+for _command in (run, plan, status, verify, retry_failed, gc, show, models, edges):
     app.command()(reports_errors(_command))
+app.command("eval")(reports_errors(evaluate))
 
 
 @app.callback(invoke_without_command=True)

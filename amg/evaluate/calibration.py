@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import rankdata
 
 from amg.evaluate.ranking import mask_scores
 from amg.records import Mask
@@ -75,7 +75,12 @@ def _calibrate(name: str, scores: np.ndarray, ious: np.ndarray) -> ScoreCalibrat
     return ScoreCalibration(
         score=name,
         n_masks=len(scores),
-        pearson=float(pearsonr(scores, ious).statistic) if varies else None,
-        spearman=float(spearmanr(scores, ious).statistic) if varies else None,
+        pearson=_correlation(scores, ious) if varies else None,
+        spearman=_correlation(rankdata(scores), rankdata(ious)) if varies else None,
         bins=tuple(bins),
     )
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's; of ranks it is Spearman's."""
+    return float(np.corrcoef(first, second)[0, 1])

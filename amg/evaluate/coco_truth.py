@@ -120,7 +120,12 @@ def _shape(segmentation: Any) -> tuple[np.ndarray, ...] | Rle:
         raise EvaluationError("segmentation is neither outlines nor run lengths")
     outlines = tuple(np.asarray(outline, dtype=np.float64) for outline in segmentation)
     for outline in outlines:
-        if outline.ndim != 1 or len(outline) < 6 or len(outline) % 2 or not np.isfinite(outline).all():
+        if (
+            outline.ndim != 1
+            or len(outline) < 6
+            or len(outline) % 2
+            or not np.isfinite(outline).all()
+        ):
             raise EvaluationError("an outline is not three or more points x, y")
     return outlines
 

@@ -1,6 +1,7 @@
 """How much masks overlap, from their run lengths: no pixel is drawn."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -18,10 +19,14 @@ def pairwise_iou(first: Sequence[Rle], second: Sequence[Rle]) -> np.ndarray:
     assert len({mask.size_hw for mask in (*first, *second)}) <= 1, "masks of one image"
     if not first or not second:
         return np.zeros((len(first), len(second)))
-    masks, others = ([rle.to_coco(mask) for mask in masks] for masks in (first, second))
-    return coco_mask.iou(masks, others, [False] * len(others))
+    others = _to_coco(second)
+    return np.asarray(coco_mask.iou(_to_coco(first), others, [0] * len(others)))
 
 
 def validated(masks: Sequence[Mask]) -> list[Rle]:
     """The run lengths of masks that come from a file. Raises RleError for what is no valid mask."""
     return [rle.validate(mask.rle.counts, mask.rle.size_hw) for mask in masks]
+
+
+def _to_coco(masks: Sequence[Rle]) -> list[Any]:
+    return [rle.to_coco(mask) for mask in masks]

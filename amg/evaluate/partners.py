@@ -96,9 +96,7 @@ class _Finder(Generic[Truth]):
 
     def find(self, image_id: str) -> int:
         keys = (image_id, image_id, _stem(image_id))
-        places = (
-            names.get(key, -1) for names, key in zip(self._by_key, keys, strict=True)
-        )
+        places = (names.get(key, -1) for names, key in zip(self._by_key, keys, strict=True))
         return next((place for place in places if place >= 0), -1)
 
 

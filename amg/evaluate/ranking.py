@@ -19,8 +19,11 @@ class Rank(StrEnum):
 def ranked(masks: Sequence[Mask], by: Rank) -> list[Mask]:
     """Masks by descending score, equals in their order; a stability that is no number is 0."""
     scores = mask_scores(masks)
-    columns = {Rank.PREDICTED_IOU: scores[:, 0], Rank.STABILITY: scores[:, 1]}
-    chosen = columns.get(by, scores.mean(axis=1))
+    chosen = {
+        Rank.PREDICTED_IOU: scores[:, 0],
+        Rank.STABILITY: scores[:, 1],
+        Rank.MEAN: scores.mean(axis=1),
+    }[by]
     order = np.argsort(-np.nan_to_num(chosen, nan=0.0), kind="stable")
     return [masks[index] for index in order]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from amg.errors import EvaluationError, RleError
 from amg.io.schema import FAILED, ImageRow
@@ -13,19 +13,11 @@ from amg.io.storage import open_storage
 from amg.results import RunResults
 
 Truth = TypeVar("Truth")
-TruthIn = TypeVar("TruthIn", contravariant=True)
 Score = TypeVar("Score")
-ScoreOut = TypeVar("ScoreOut", covariant=True)
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-class Judge(Protocol[TruthIn, ScoreOut]):
-    """Scores one image's row against its ground truth; pickled on its way to other processes."""
-
-    def __call__(self, row: ImageRow, truth: TruthIn, /) -> ScoreOut:
-        """The score, which is pickled on its way back."""
-        ...
+Judge = Callable[[ImageRow, Any], Score]
+"""Scores one image's row against its ground truth; pickled on its way to other processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +27,7 @@ class ShardTask(Generic[Truth, Score]):
     out: str
     file: str
     truths: Mapping[str, Truth]
-    judge: Judge[Truth, Score]
+    judge: Judge[Score]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +57,13 @@ def score_run(
     out: str,
     ids_by_file: Mapping[str, Sequence[str]],
     by_id: Mapping[str, Truth],
-    judge: Judge[Truth, Score],
+    judge: Judge[Score],
     processes: int,
+    score_file: Callable[[ShardTask[Truth, Score]], list[ImageScore[Score]]] | None = None,
 ) -> Iterator[list[ImageScore[Score]]]:
     """Score the images that have a ground truth, a list of them for each file, in order.
+
+    `score_file` is what scores a file, if not `score_shard`.
 
     Raises EvaluationError, RleError, ShardError or StorageError for what cannot be compared.
     """
@@ -76,7 +71,8 @@ def score_run(
         ShardTask(out, file, {i: by_id[i] for i in image_ids if i in by_id}, judge)
         for file, image_ids in ids_by_file.items()
     )
-    yield from map_in_processes(score_shard, (task for task in tasks if task.truths), processes)
+    tasks = (task for task in tasks if task.truths)
+    yield from map_in_processes(score_file or score_shard, tasks, processes)
 
 
 def score_shard(task: ShardTask[Truth, Score]) -> list[ImageScore[Score]]:
@@ -89,7 +85,7 @@ def score_shard(task: ShardTask[Truth, Score]) -> list[ImageScore[Score]]:
     return scores
 
 
-def _score(row: ImageRow, truth: Truth, judge: Judge[Truth, Score]) -> ImageScore[Score]:
+def _score(row: ImageRow, truth: Truth, judge: Judge[Score]) -> ImageScore[Score]:
     has_failed = row.status in FAILED
     try:
         return ImageScore(row.image_id, has_failed, judge(row, truth))
