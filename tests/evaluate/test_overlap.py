@@ -1,11 +1,14 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pycocotools import mask as coco
 
-from amg.evaluate.overlap import pairwise_iou
+from amg.errors import RleError
+from amg.evaluate.overlap import pairwise_iou, validated
 from amg.ops import rle
+from amg.records import Rle
+from tests.evaluate.shapes import box, mask
 
 
 def _batches(h, w):
@@ -20,14 +23,11 @@ def test_iou_is_that_of_the_pixels(data, h, w):
     for i, a in enumerate(first):
         for j, b in enumerate(second):
             union = (a | b).sum()
-            assert ious[i, j] == ((a & b).sum() / union if union else 1.0)
+            assert ious[i, j] == ((a & b).sum() / union if union else 0.0)
 
 
-def test_large_masks_as_pycocotools():
-    rng = np.random.default_rng(0)
-    noise = rng.random((5, 300, 500)) < np.array([0.1, 0.5, 0.9, 0.0, 1.0])[:, None, None]
-    masks = rle.encode_masks(noise)
-    theirs = [rle.to_coco(mask) for mask in masks]
-    expected = coco.iou(theirs, theirs, [0] * len(theirs))
-    np.fill_diagonal(expected, 1.0)  # pycocotools gives the empty mask 0 with itself
-    np.testing.assert_allclose(pairwise_iou(masks, masks), expected, rtol=1e-12)
+def test_masks_of_a_file_are_checked():
+    good = mask(box((3, 4), 0, 2, 0, 2))
+    assert validated([good]) == [good.rle]
+    with pytest.raises(RleError):
+        validated([good, mask(box((3, 4), 0, 1, 0, 1), rle=Rle((3, 4), "0f"))])
