@@ -118,6 +118,20 @@ def test_random_masks(tmp_path_factory, images):
             _check(ours[group, max_masks], recall[:, a, k])
 
 
+@pytest.mark.parametrize("categories", [(1, 1), (1, 3), (3, 1)])
+@pytest.mark.parametrize("better", [0, 1])
+def test_of_equally_similar_instances_the_same_is_taken(tmp_path, categories, better):
+    """By category, then by place: what the first mask takes decides what the second finds."""
+    halves = [box(SIZE_HW, 0, 9, 0, 6), box(SIZE_HW, 0, 9, 6, 12)]
+    masks = [mask(halves[0] | halves[1], 1.0), mask(halves[better], 0.5)]
+    instances = [(half, c, 5.0, False, None) for half, c in zip(halves, categories, strict=True)]
+    tree = _tree([instances])
+    ours = _ours(write_json(tmp_path / "truth.json", tree), [masks])
+    recall = _cocoeval(tree, [masks], CATEGORIES[0]["id"])
+    for k, max_masks in enumerate(MAX_MASKS):
+        _check(ours["all", max_masks], recall[:, 0, k])
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(MASKS, INSTANCES), min_size=1, max_size=2))
 def test_a_frequency_is_a_ground_truth_of_its_categories_alone(tmp_path_factory, images):
