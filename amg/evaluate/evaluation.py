@@ -95,11 +95,11 @@ def evaluate(out: str, against: str, options: Options, watch: Watch) -> Evaluati
 
 def recognise(against: str) -> Literal["coco", "bsds", "run"]:
     """What is at a path. Raises EvaluationError for what is none of these."""
-    if _is_run(against):
-        return "run"
     path = Path(against)
     if path.is_file() and path.suffix == ".json":
         return "coco"
+    if not path.is_file() and _is_run(against):
+        return "run"
     if path.is_dir() and list_bsds(path):
         return "bsds"
     raise EvaluationError(

@@ -82,14 +82,11 @@ def compare_annotations(
 
 def count_found(reference: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> int:
     """How many masks of the reference have one of IoU 0.9 among the others, at any place."""
-    ious = best_ious(read_annotations(reference), read_annotations(others))
-    return int((ious >= MIN_IOU_FOUND).sum())
-
-
-def best_ious(reference: Sequence[Mask], others: Sequence[Mask]) -> np.ndarray:
-    """For each mask of the reference the IoU (M,) of the most similar one among the others."""
-    ious = pairwise_iou([mask.rle for mask in reference], [mask.rle for mask in others])
-    return ious.max(axis=1, initial=0.0)
+    masks, candidates = (
+        [mask.rle for mask in read_annotations(annotations)] for annotations in (reference, others)
+    )
+    best = pairwise_iou(masks, candidates).max(axis=1, initial=0.0)
+    return int((best >= MIN_IOU_FOUND).sum())
 
 
 def read_annotations(annotations: Sequence[Mapping[str, Any]]) -> list[Mask]:

@@ -85,7 +85,7 @@ def score_shard(task: ShardTask[Truth, Score]) -> list[ImageScore[Score]]:
     return scores
 
 
-def _score(row: ImageRow, truth: Truth, judge: Judge[Score]) -> ImageScore[Score]:
+def _score(row: ImageRow, truth: object, judge: Judge[Score]) -> ImageScore[Score]:
     has_failed = row.status in FAILED
     try:
         return ImageScore(row.image_id, has_failed, judge(row, truth))

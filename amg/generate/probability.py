@@ -33,9 +33,9 @@ def generate_soft(
             "crop_n_layers, min_mask_region_area: must be 0 for masks with probabilities"
         )
     logits, frame = _surviving_logits(generator, image)
-    for of_one in logits.split(1):
+    for index in range(len(logits)):
         with torch.inference_mode():
-            full = generator.model.upsample(of_one, frame)[0].float()
+            full = generator.model.upsample(logits[index : index + 1], frame)[0].float()
             pixels = full > config.mask_threshold
             yield full.sigmoid().cpu().numpy(), pixels.cpu().numpy()
 

@@ -107,5 +107,5 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         savemat(path, {"groundTruth": np.empty((1, 0), dtype=object)})
     else:
         path.write_bytes(path.read_bytes()[: 0 if damage == "empty" else 300])
-    with pytest.raises(EvaluationError, match="a.mat"):
+    with pytest.raises(EvaluationError, match=r"a\.mat"):
         read_drawings(path)

@@ -83,5 +83,5 @@ def test_run_lengths_of_another_size_are_refused(tmp_path):
 def test_what_is_no_ground_truth_is_named(tmp_path, text):
     path = tmp_path / "truth.json"
     path.write_text(text)
-    with pytest.raises(EvaluationError, match="truth.json: "):
+    with pytest.raises(EvaluationError, match=r"truth\.json: "):
         read_coco(path)

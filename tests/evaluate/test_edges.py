@@ -85,7 +85,10 @@ def test_the_four_numbers_by_hand():
 
 def test_each_image_may_have_its_own_threshold():
     low, high = [90, 1], [1, 90]
-    images = [_counts(low, [100, 100], low, [100, 100]), _counts(high, [100, 100], high, [100, 100])]
+    images = [
+        _counts(low, [100, 100], low, [100, 100]),
+        _counts(high, [100, 100], high, [100, 100]),
+    ]
     score = summarise_edges(images)
     assert score.ois == pytest.approx(0.9)
     assert score.ods == pytest.approx(91 / 200)
@@ -110,5 +113,5 @@ def test_files_are_scored_by_pairs(tmp_path, processes):
     assert heard == [1, 2, 3]
     assert (score.n_images, score.ods, score.ois) == (3, 1, 1)
     write_edge_map(pairs[0][0], line.T)
-    with pytest.raises(EvaluationError, match=r"a.png: \(80, 60\) is not the size of a.mat"):
+    with pytest.raises(EvaluationError, match=r"a\.png: \(80, 60\) is not the size of a\.mat"):
         score_edge_maps(pairs, processes, heard.append)
