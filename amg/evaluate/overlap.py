@@ -7,6 +7,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from amg.ops import rle
+from amg.ops.rle_batch import validate_all
 from amg.records import Mask, Rle
 
 
@@ -25,7 +26,7 @@ def pairwise_iou(first: Sequence[Rle], second: Sequence[Rle]) -> np.ndarray:
 
 def validated(masks: Sequence[Mask]) -> list[Rle]:
     """The run lengths of masks that come from a file. Raises RleError for what is no valid mask."""
-    return [rle.validate(mask.rle.counts, mask.rle.size_hw) for mask in masks]
+    return validate_all([mask.rle for mask in masks])
 
 
 def _to_coco(masks: Sequence[Rle]) -> list[Any]:

@@ -83,7 +83,8 @@ def compare_annotations(
 def count_found(reference: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> int:
     """How many masks of the reference have one of IoU 0.9 among the others, at any place."""
     masks, candidates = (
-        [mask.rle for mask in read_annotations(annotations)] for annotations in (reference, others)
+        [rle.from_coco(annotation["segmentation"]) for annotation in annotations]
+        for annotations in (reference, others)
     )
     best = pairwise_iou(masks, candidates).max(axis=1, initial=0.0)
     return int((best >= MIN_IOU_FOUND).sum())
