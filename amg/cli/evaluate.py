@@ -71,11 +71,8 @@ def edges(
     set_: SetOption = None,
 ) -> None:
     """Draw edges by SAM's zero-shot protocol, for `amg eval FOLDER --against BSDS500`."""
-    try:
-        from pipelines.edges import PROTOCOL, draw_edges  # noqa: PLC0415 - torch, and an extra
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"amg edges needs {error.name}: `pip install 'amg[eval]'`") from error
-    from amg.io.sources import list_sources  # noqa: PLC0415
+    from amg.io.sources import list_sources  # noqa: PLC0415 - torch only when needed
+    from pipelines.edges import PROTOCOL, draw_edges  # noqa: PLC0415
 
     named = {"name": model, "checkpoint": checkpoint, "device": device}
     config = resolve_config(None, [*PROTOCOL, *(set_ or ())], model=named)

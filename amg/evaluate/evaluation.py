@@ -77,7 +77,12 @@ class Evaluation:
         return storage.url(name)
 
 
-def evaluate(out: str, against: str, options: Options, watch: Watch) -> Evaluation:
+_DEFAULTS = Options()
+
+
+def evaluate(
+    out: str, against: str, options: Options = _DEFAULTS, watch: Watch = lambda done, of: None
+) -> Evaluation:
     """Compare a run, or a folder of edge maps, with a ground truth or another run.
 
     `watch` hears of images done, and of how many. Raises EvaluationError for what cannot be

@@ -1,7 +1,10 @@
 """`amg eval` and `amg edges` from beginning to end, on runs of a stub."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +241,16 @@ def test_what_cannot_be_compared_is_named(out, bits, tmp_path, options, said):
     }
     assert said in _amg("eval", out, *(o.format(**places) for o in options), code=2)
     assert not Path(out, "evaluation").exists()
+
+
+def test_without_the_extra_it_is_named(tmp_path):
+    code = "import sys; sys.modules['scipy'] = None\nfrom amg.cli import app; app()"
+    arguments = [sys.executable, "-c", code, "eval", str(tmp_path), "--against=x"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert "amg eval needs scipy" in done.stderr
+    assert "pip install 'amg[eval]'" in done.stderr
+    assert done.returncode == 2
 
 
 def test_edge_maps_have_no_other_ground_truth(tmp_path, bits):
