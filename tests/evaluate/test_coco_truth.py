@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from amg.errors import EvaluationError
 from amg.evaluate.coco_truth import draw, read_coco
@@ -41,6 +42,14 @@ def test_parts_of_an_instance_are_joined(tmp_path):
     np.testing.assert_array_equal(drawn, expected)
 
 
+def test_outlines_that_enclose_nothing_do_not_count(tmp_path):
+    parts = [[0, 0, 4, 0, 4, 4, 0, 4], [10, 10, 14, 14], [7, 7]]
+    truth = _read(tmp_path, annotation(1, 4, BITS, segmentation=parts))
+    drawn = draw(truth.images[0].annotations[0], SIZE_HW)
+    theirs = coco_mask.merge(coco_mask.frPyObjects(parts, *SIZE_HW))
+    np.testing.assert_array_equal(rle.decode(drawn), coco_mask.decode(theirs))
+
+
 def test_images_of_lvis_are_called_as_their_files(tmp_path):
     image = {"id": 9, "coco_url": "http://host/val2017/000000000009.jpg", "height": 2, "width": 3}
     truth = _read(tmp_path, images=[image], categories=[{"id": 1, "frequency": "r"}])
@@ -51,9 +60,10 @@ def test_images_of_lvis_are_called_as_their_files(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"segmentation": [[1, 2, 3]]}, "annotation 1: an outline is not three or more points"),
+        ({"segmentation": [[1, 2, 3]]}, "annotation 1: an outline is not points x, y"),
         ({"segmentation": [[1, 2, 3, 4, 5, None]]}, "annotation 1: an outline is not"),
         ({"segmentation": []}, "annotation 1: segmentation is neither"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1: no outline has three points"),
         ({"segmentation": {"size": [20, 30], "counts": "0"}}, "annotation 1: counts: sum is 0"),
         ({"segmentation": {"size": [20, 30], "counts": "`"}}, "annotation 1: counts: cut off"),
         ({"area": "x"}, "annotation 1: could not convert string"),
