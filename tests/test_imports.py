@@ -17,6 +17,7 @@ ALLOWED = {
     "amg.generate": {"amg.config", "amg.ops", "amg.models.interface", "amg.models.precision"},
     "amg.io": set(),
     "amg.view": {"amg.ops"},
+    "amg.view.report": {"amg.io", "amg.ops", "amg.view"},
     "amg.evaluate": {"amg.io", "amg.ops", "amg.results"},
     "amg.cli": {"amg", "pipelines"},
     "amg.results": {"amg.io", "amg.ops"},

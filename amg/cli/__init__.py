@@ -10,6 +10,7 @@ from rich.console import Console
 from amg.cli.evaluate import edges, evaluate
 from amg.cli.inspect import gc, status, verify
 from amg.cli.options import reports_errors
+from amg.cli.report import report
 from amg.cli.run import plan, retry_failed, run
 from amg.cli.show import models, show
 
@@ -18,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (run, plan, status, verify, retry_failed, gc, show, models, edges):
+for _command in (run, plan, status, verify, retry_failed, gc, show, report, models, edges):
     app.command()(reports_errors(_command))
 app.command("eval")(reports_errors(evaluate))
 

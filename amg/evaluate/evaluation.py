@@ -200,9 +200,9 @@ def _evaluate_bsds(work: _Work) -> Evaluation:
 def _evaluate_run(work: _Work) -> Evaluation:
     other = open_run(work.against)
     places = [
-        TruthName(RowPlace(other.address, file), image_id)
+        TruthName(RowPlace(other.address, file, place), image_id)
         for file, image_ids in image_ids_by_file(other).items()
-        for image_id in image_ids
+        for place, image_id in enumerate(image_ids)
     ]
     partners = find_partners(work.image_ids, places)
     images = work.score(partners, RunJudge(), score_file=compare_shard)

@@ -15,7 +15,7 @@ from amg.evaluate.overlap import pairwise_iou, validated
 from amg.evaluate.parity import MIN_IOU_FOUND, ParityReport, compare_masks
 from amg.evaluate.shards import ImageScore, ShardTask, check_size, score_shard
 from amg.io.schema import ImageRow
-from amg.io.shards import read_shard
+from amg.io.shards import read_rows
 from amg.io.storage import open_storage
 from amg.records import Mask
 
@@ -26,10 +26,11 @@ _N_WORST = 10
 
 @dataclass(frozen=True, slots=True)
 class RowPlace:
-    """Where the reference's row of an image is: in which file of which run."""
+    """Where the reference's row of an image is: in which file of which run, and which row."""
 
     out: str
     file: str
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +114,13 @@ class RunJudge:
 
 def compare_shard(task: ShardTask[RowPlace, ImageComparison]) -> list[ImageScore[ImageComparison]]:
     """Compare the rows of one file with the other run's, which may be in several."""
-    wanted: defaultdict[RowPlace, set[str]] = defaultdict(set)
-    for image_id, place in task.truths.items():
-        wanted[place].add(image_id)
+    wanted: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for row in task.truths.values():
+        wanted[row.out, row.file].append(row.place)
     rows: dict[str, ImageRow] = {}
-    for place, image_ids in wanted.items():
-        with open_storage(place.out).open(place.file) as file:
-            found = read_shard(file, place.file)
-            rows.update((row.image_id, row) for row in found if row.image_id in image_ids)
+    for (out, name), places in wanted.items():
+        with open_storage(out).open(name) as file:
+            rows.update((row.image_id, row) for row in read_rows(file, name, sorted(places)))
     return score_shard(ShardTask(task.out, task.file, rows, RunJudge()))
 
 
