@@ -29,6 +29,7 @@ class RunResults:
         Raises RunError for a folder without a plan or with damaged commits.
         """
         self._storage = open_storage(out)
+        self.address = self._storage.address
         self.plan = require_plan(self._storage)
         self.commits: dict[int, Commit] = read_commits(self._storage, self.plan)
 
