@@ -5,15 +5,25 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from amg.config import GeneratorConfig
 from amg.errors import ConfigError
 from amg.generate.crops import crop_image
 from amg.generate.filters import filter_candidates
 from amg.generate.generator import MaskGenerator
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
-from amg.generate.points import layer_grids
+from amg.generate.points import crop_points
 from amg.models.interface import Frame
 from amg.models.precision import products_in
+
+_OF_FINISHED_MASKS = (
+    "crop_n_layers",
+    "min_mask_region_area",
+    "mask_nms_thresh",
+    "min_area",
+    "max_area",
+    "max_area_fraction",
+)
 
 
 def generate_soft(
@@ -24,14 +34,14 @@ def generate_soft(
     For each its probabilities (H, W) float32 and its pixels (H, W) bool. All logits of masks that
     pass the filters wait for NMS, 256 KB each with most models, and masks are drawn one by one.
 
-    Raises ConfigError for a generator with crops or with regions to clean: both work on finished
-    masks.
+    Raises ConfigError for a generator that goes on with finished masks: with crops, cleaning, or
+    filters of what NMS has left.
     """
     config = generator.config
-    if config.crop_n_layers or config.min_mask_region_area:
-        raise ConfigError(
-            "crop_n_layers, min_mask_region_area: must be 0 for masks with probabilities"
-        )
+    for name in _OF_FINISHED_MASKS:
+        default = GeneratorConfig.model_fields[name].default
+        if getattr(config, name) != default:
+            raise ConfigError(f"{name}: must be {default} for masks with probabilities")
     logits, frame = _surviving_logits(generator, image)
     for index in range(len(logits)):
         with torch.inference_mode():
@@ -46,7 +56,7 @@ def _surviving_logits(generator: MaskGenerator, image: np.ndarray) -> tuple[torc
     model, config = generator.model, generator.config
     size_hw = image.shape[0], image.shape[1]
     (crop,) = crop_image(size_hw, 0, config.crop_overlap_ratio)
-    points_xy = layer_grids(config)[0] * np.array(size_hw[::-1])
+    points_xy = crop_points(crop, config)
     prompts = torch.from_numpy(points_xy)
     with products_in(model.precision):
         pixels, (frame,) = model.preprocess([image])

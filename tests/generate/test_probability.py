@@ -28,8 +28,18 @@ def test_without_survivors_there_are_none(nano, photos):
     assert list(generate_soft(MaskGenerator(nano, config), photos["cat"])) == []
 
 
-@pytest.mark.parametrize("changes", [{"crop_n_layers": 1}, {"min_mask_region_area": 5}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop_n_layers": 1},
+        {"min_mask_region_area": 5},
+        {"mask_nms_thresh": 0.8},
+        {"min_area": 2},
+        {"max_area": 99},
+        {"max_area_fraction": 0.5},
+    ],
+)
 def test_what_works_on_finished_masks_is_refused(nano, photos, changes):
     generator = MaskGenerator(nano, GeneratorConfig(**CONFIG, **changes))
-    with pytest.raises(ConfigError, match="must be 0"):
+    with pytest.raises(ConfigError, match=f"{next(iter(changes))}: must be"):
         next(generate_soft(generator, photos["cat"]))
