@@ -40,9 +40,14 @@ def read_events(storage: Storage) -> Iterator[dict[str, Any]]:
                 event = json.loads(line)
             except ValueError:
                 continue  # a power cut leaves such lines; what they log is in the commits
-            if isinstance(event, dict) and _KINDS.keys() <= event.keys():
-                if all(isinstance(event[name], kind) for name, kind in _KINDS.items()):
-                    yield event
+            if _is_event(event):
+                yield event
+
+
+def _is_event(value: object) -> bool:
+    if not isinstance(value, dict) or not _KINDS.keys() <= value.keys():
+        return False
+    return all(isinstance(value[name], kind) for name, kind in _KINDS.items())
 
 
 def read_times(storage: Storage) -> RunTimes:
