@@ -32,6 +32,7 @@ from amg.io.run_folder import (
     EVENTS,
     INPUTS,
     PLAN,
+    REFILTERED,
     REPORT,
     SUCCESS,
     Plan,
@@ -79,7 +80,6 @@ def resolve(config: Config) -> tuple[Config, str]:
 
 def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[str, Any]:
     """All that decides a run's rows and their places."""
-    generator: GeneratorConfig = config.generator
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs_sha256": inputs_sha256,
@@ -89,12 +89,17 @@ def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[st
             "precision": config.model.precision,
             "weights_sha256": weights_sha256,
         },
-        "generator": generator.model_dump(mode="json", exclude=_NOT_DECISIVE),
+        "generator": decisive(config.generator),
         "run": {
             "images_per_shard": config.run.images_per_shard,
             "max_image_pixels": config.run.max_image_pixels,
         },
     }
+
+
+def decisive(generator: GeneratorConfig) -> dict[str, Any]:
+    """The parameters that decide which masks there are."""
+    return generator.model_dump(mode="json", exclude=_NOT_DECISIVE)
 
 
 def fingerprint(identity_: Mapping[str, Any]) -> str:
@@ -127,7 +132,7 @@ def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
             pass
         _compare(found, identity(config, weights_sha256, listing.sha256), listing, job, storage)
         if storage.size(CONFIG) is None:  # the planner was killed in between
-            storage.write(CONFIG, _as_yaml(config))
+            storage.write(CONFIG, as_yaml(config))
         return found, config
     if storage.size(CONFIG) is not None:
         raise RunError(f"{storage.url(CONFIG)} is there, and no run wrote it: take another folder")
@@ -142,11 +147,12 @@ def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
         images_per_shard=config.run.images_per_shard,
     )
     storage.write(PLAN, to_json(plan))
-    storage.write(CONFIG, _as_yaml(config))
+    storage.write(CONFIG, as_yaml(config))
     return plan, config
 
 
-def _as_yaml(config: Config) -> bytes:
+def as_yaml(config: Config) -> bytes:
+    """A configuration as its file."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
 
 
@@ -226,13 +232,15 @@ def _duplicates(ids: pa.ChunkedArray) -> Exception:
 def check_config(plan: Plan, config: Config) -> None:
     """Raise RunError if rows of this configuration would not be those of the plan."""
     planned = plan.identity
+    if REFILTERED in planned:
+        raise RunError("made by refilter: do this to the run that it was made from, then refilter")
     now = identity(config, planned["model"]["weights_sha256"], planned["inputs_sha256"])
     if fingerprint(now) != plan.fingerprint:
-        raise RunError(f"not the run that was planned ({'; '.join(_said(planned, now))})")
+        raise RunError(f"not the run that was planned ({'; '.join(differences(planned, now))})")
 
 
-def _said(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two identities, but for the inputs."""
+def differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, but for the inputs: a line each."""
     return [
         f"{key}: {_short(was)} planned, {_short(is_)} now"
         for key, was, is_ in _differences(planned, now)
@@ -246,11 +254,11 @@ def _compare(
     """Raise RunError with all that differs between a plan and what is asked for now."""
     if fingerprint(now) == plan.fingerprint:
         return
-    differences = _said(plan.identity, now)
+    said = differences(plan.identity, now)
     if now["inputs_sha256"] != plan.identity.get("inputs_sha256"):
-        differences.append(_changed_inputs(plan, listing, job, storage))
+        said.append(_changed_inputs(plan, listing, job, storage))
     raise RunError(
-        f"{storage.url()} holds another run ({'; '.join(differences)}). "
+        f"{storage.url()} holds another run ({'; '.join(said)}). "
         "Take another folder, or --overwrite to begin anew"
     )
 

@@ -1,12 +1,16 @@
-"""The planned images of a run: its inputs.parquet, read a range at a time."""
+"""The planned images of a run: where the bytes of each are, for workers and for looking back."""
 
+import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amg.errors import RunError, StorageError
+from amg.errors import ImageError, RunError, StorageError
+from amg.io.images import MAX_PIXELS, decode_image
+from amg.io.reading import read_source
 from amg.io.run_folder import INPUTS
 from amg.io.sources import ImageSource
 from amg.io.storage import Storage
@@ -55,9 +59,22 @@ class PlannedInputs:
             at += len(part)
         return sources
 
-    def _read_group(self, group: int) -> pa.Table:
+    def find(self, image_ids: Collection[str]) -> dict[str, tuple[int, ImageSource]]:
+        """The planned row and the source of each of these ids that was planned: one pass."""
+        wanted = set(image_ids)
+        found: dict[str, tuple[int, ImageSource]] = {}
+        for group, start in enumerate(self._starts[:-1].tolist()):
+            if len(found) == len(wanted):
+                break
+            ids = self._read_group(group, ["image_id"]).column("image_id").to_pylist()
+            for row in (start + i for i, image_id in enumerate(ids) if image_id in wanted):
+                (source,) = self.read(range(row, row + 1))
+                found[source.image_id] = row, source
+        return found
+
+    def _read_group(self, group: int, columns: list[str] | None = None) -> pa.Table:
         try:
-            return self._parquet.read_row_group(group, use_threads=False)
+            return self._parquet.read_row_group(group, columns=columns, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"{self._where}: cannot be read: {error}") from error
 
@@ -65,3 +82,17 @@ class PlannedInputs:
         """Close the file."""
         self._parquet.close()
         self._file.close()
+
+
+def read_planned_image(
+    source: ImageSource, sha256: str | None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Read an image of a run again, (H, W, 3) uint8 RGB, upright.
+
+    sha256: what the row says of the file's bytes. Raises ImageError if the file is missing, cannot
+    be decoded, or is another one now; StorageError for what may pass.
+    """
+    data = read_source(source)
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise ImageError("decode_error", "the file has changed since the run")
+    return decode_image(data, max_pixels=max_pixels).rgb

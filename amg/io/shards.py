@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -12,10 +13,11 @@ import pyarrow.parquet as pq
 from amg.errors import ShardError, StorageError
 from amg.io.access import is_passing
 from amg.io.failpoints import reach
-from amg.io.schema import SCHEMA, SCHEMA_VERSION, ImageRow, from_table, to_table
+from amg.io.schema import READABLE, SCHEMA, SCHEMA_VERSION, ImageRow, from_table, to_table
 
 # Row groups stay far under 100 MB, so that readers can take them one at a time.
 _ROW_GROUP_BYTES = 32 * 1024 * 1024
+_WITHOUT_CANDIDATES = [name for name in SCHEMA.names if name != "candidates"]
 
 
 class ShardWriter:
@@ -44,7 +46,8 @@ class ShardWriter:
     def write(self, row: ImageRow) -> None:
         """Add a row."""
         self._pending.append(row)
-        self._pending_bytes += 200 + sum(len(mask.rle.counts) + 80 for mask in row.masks)
+        masks = chain(row.masks, row.candidates or ())
+        self._pending_bytes += 200 + sum(len(mask.rle.counts) + 80 for mask in masks)
         self.n_rows += 1
         if self._pending_bytes >= _ROW_GROUP_BYTES:
             self._flush()
@@ -125,12 +128,16 @@ def read_statuses(file: BinaryIO, name: str) -> list[str]:
     return [status for table in groups for status in table.column("status").to_pylist()]
 
 
-def read_shard(file: BinaryIO | Path, name: str | None = None) -> Iterator[ImageRow]:
+def read_shard(
+    file: BinaryIO | Path, name: str | None = None, *, candidates: bool = False
+) -> Iterator[ImageRow]:
     """Read a shard's rows, one row group at a time. Raises ShardError for what is no shard.
 
-    name: what to call the file in errors.
+    name: what to call the file in errors. candidates: read those too, where they were kept; they
+    are many times the masks.
     """
-    for table in _read_groups(file, name or str(file), None):
+    columns = SCHEMA.names if candidates else _WITHOUT_CANDIDATES
+    for table in _read_groups(file, name or str(file), columns):
         yield from from_table(table)
 
 
@@ -147,21 +154,21 @@ def read_rows(file: BinaryIO | Path, name: str, places: Sequence[int]) -> Iterat
 
     Raises ShardError for what is no shard.
     """
-    for table in _read_groups(file, name, None, places):
+    for table in _read_groups(file, name, _WITHOUT_CANDIDATES, places):
         yield from from_table(table)
 
 
 def _read_groups(
     source: BinaryIO | Path,
     name: str,
-    columns: list[str] | None,
+    columns: list[str],
     places: Sequence[int] | None = None,
 ) -> Iterator[pa.Table]:
     """The row groups, of which `places` leaves only some rows."""
     file: Any = source  # pyarrow takes any object with read and seek
     try:
         with pq.ParquetFile(file) as parquet:
-            if not parquet.schema_arrow.equals(SCHEMA):
+            if not any(map(parquet.schema_arrow.equals, READABLE)):
                 raise ShardError(f"{name}: its columns are not those of schema {SCHEMA_VERSION}")
             first = 0
             for group in range(parquet.num_row_groups):

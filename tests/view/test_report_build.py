@@ -108,10 +108,10 @@ def test_data_are_what_the_rows_hold(image, tmp_path):
     assert (item["height"], item["width"]) == SIZE_HW
     shown = _data(out / "report/data/000000.js")["masks"]
     assert [mask["index"] for mask in shown] == [1, 2, 0], "largest first"
-    for rank, found in enumerate(shown):
+    for found in shown:
         mask = masks[found["index"]]
         assert found["counts"] == mask.rle.counts
-        assert tuple(found["colour"]) == mask_colour(rank)
+        assert tuple(found["colour"]) == mask_colour(found["index"])
         assert (found["area"], found["iou"]) == (mask.area, mask.predicted_iou)
         assert (found["stability"], found["level"]) == (mask.stability_score, 1)
 
@@ -189,8 +189,8 @@ def test_pictures_that_are_gone_or_changed_say_so(tmp_path):
     items = _data(out / "report/data/gallery.js")["items"]
     assert [item["note"] for item in items] == [
         "The file is not there any more: no such file.",
-        "The file has changed since the run.",
-        "The file has changed since the run.",
+        "There is no picture: the file has changed since the run.",
+        "There is no picture: the file has changed since the run.",
         None,
         None,
     ]

@@ -148,7 +148,7 @@ def _masks_for_the_page(masks: Sequence[Mask]) -> list[dict[str, Any]]:
     return [
         {
             "index": index,
-            "colour": mask_colour(rank),
+            "colour": mask_colour(index),
             "area": mask.area,
             "iou": _rounded(mask.predicted_iou),
             "stability": _rounded(mask.stability_score),
@@ -158,7 +158,7 @@ def _masks_for_the_page(masks: Sequence[Mask]) -> list[dict[str, Any]]:
             "level": mask.level,
             "counts": mask.rle.counts,
         }
-        for rank, (index, mask) in enumerate(largest_first)
+        for index, mask in largest_first
     ]
 
 

@@ -1,6 +1,5 @@
 """The picture of a row, as the run saw it, or why it cannot be shown; and it with its masks."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -11,8 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from amg.errors import ImageError, StorageError
-from amg.io.images import decode_image
-from amg.io.reading import read_source
+from amg.io.planned import read_planned_image
 from amg.io.schema import ImageRow
 from amg.io.sources import ImageSource
 from amg.ops.rle_resize import shrink
@@ -32,10 +30,7 @@ def load_picture(row: ImageRow, source: ImageSource, max_pixels: int) -> Pixels:
     Raises NoPictureError where the file is gone, cannot be read, or is not what it was.
     """
     try:
-        data = read_source(source)
-        if row.sha256 not in (None, hashlib.sha256(data).hexdigest()):
-            raise NoPictureError("The file has changed since the run.")
-        rgb = decode_image(data, max_pixels=max_pixels).rgb
+        rgb = read_planned_image(source, row.sha256, max_pixels)
     except ImageError as error:
         gone = error.status == "missing" and row.status != "missing"
         what = "The file is not there any more" if gone else "There is no picture"
