@@ -55,6 +55,6 @@ def test_counts_that_are_not_valid_are_refused(counts):
 
 def test_runs_of_the_largest_masks_are_read():
     side = 46340
-    lengths = np.array([0, 1, side * side - 3, 1, 1])
+    lengths = np.array([1, 1, side * side - 3, 1])
     ends, _ = run_ends([rle.from_runs(lengths, (side, side))])
     assert ends.tolist() == np.cumsum(lengths).tolist()
