@@ -1,6 +1,7 @@
 """Configuration: strict pydantic models, one default in one place, YAML in, clear errors out."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -142,6 +143,12 @@ class ModelConfig(_Strict):
     compile: bool = False
     """Compile the image encoder, for a minute or so at the first image of each process."""
 
+    @model_validator(mode="after")
+    def _check_precision(self) -> "ModelConfig":
+        if self.precision == "tf32" and self.device == "cpu":
+            raise ConfigError("precision: tf32 is a GPU's, and device is cpu")
+        return self
+
 
 class RunConfig(_Strict):
     """How a corpus is worked through and written."""
@@ -193,6 +200,20 @@ class Config(_Strict):
     engine: EngineConfig = EngineConfig()
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, and numbers such as 1e-3, which by the letter are words."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str | bytes) -> Any:
+    """The value in a YAML text, of plain types alone. Raises yaml.YAMLError."""
+    return yaml.load(text, _YamlLoader)  # noqa: S506 - it is a SafeLoader
+
+
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply overrides of the form `section.key=value`, values in YAML.
 
@@ -206,7 +227,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -229,7 +250,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override!r}: {section} is no section")
     try:
-        tree[key] = yaml.safe_load(text)
+        tree[key] = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from amg.config import Config
+from amg.config import Config, read_yaml
 from amg.errors import ConfigError, InterruptedRunError, RunError
 from amg.io.retry import with_backoff
 from amg.io.run_folder import (
@@ -144,7 +144,7 @@ def read_config(storage: Storage) -> Config:
     if data is None:
         raise RunError(f"{storage.url(CONFIG)} is missing")
     try:
-        return Config(**yaml.safe_load(data))
+        return Config(**read_yaml(data))
     except (TypeError, yaml.YAMLError, ConfigError) as error:
         raise RunError(f"{storage.url(CONFIG)}: no valid configuration: {error}") from error
 

@@ -9,13 +9,13 @@ from multiprocessing import get_context
 from typing import BinaryIO
 
 from amg.errors import AmgError, RleError
+from amg.io.planned import PlannedInputs
 from amg.io.run_folder import SUCCESS, Commit, Plan, Tally, read_commits, require_plan
 from amg.io.schema import ImageRow
 from amg.io.shards import read_shard
 from amg.io.storage import open_storage
 from amg.ops import rle
 from amg.records import Mask
-from pipelines.plan import PlannedInputs
 
 _SHOWN_PER_SHARD = 5
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from amg import Mask, RleError, RunError
+from amg import ConfigError, Mask, RleError, RunError
 from amg.errors import StorageError
 from amg.io.run_folder import Commit, Plan, Tally, commit_file, shard_file, to_json
 from amg.io.schema import SCHEMA, ImageRow
@@ -237,3 +237,30 @@ def test_a_mask_that_is_not_valid_is_refused():
 
 def _values(mask):
     return {name: getattr(mask, name) for name in Mask.__dataclass_fields__}
+
+
+def test_one_row_a_mask(storage):
+    run = open_run(storage.address)
+    table = run.mask_table()
+    assert table.column("image_id").to_pylist() == [f"{i}.jpg" for i in (0, 1, 2, 4) for _ in "abc"]
+    assert table.column("mask_id").to_pylist() == [0, 1, 2] * 4
+    masks = [mask for row in run.rows() for mask in row.masks]
+    assert table.column("counts").to_pylist() == [mask.rle.counts for mask in masks]
+    assert table.column("area").to_pylist() == [mask.area for mask in masks]
+    assert set(table.column("height").to_pylist()) == {6}
+    few = run.mask_table(["stability_score"])
+    assert few.column_names == ["image_id", "height", "width", "mask_id", "stability_score"]
+    with pytest.raises(ConfigError, match="masks have no 'colour'; there are counts, area"):
+        run.mask_table(["colour"])
+
+
+def test_one_row_a_mask_of_no_rows(local):
+    assert open_run(local.root).mask_table().num_rows == 0
+
+
+def test_files_are_the_committed_ones(storage):
+    files = open_run(storage.address).files
+    assert [name.rpartition("/")[2] for name in files] == [
+        f"part-{i:05d}.good.parquet" for i in range(3)
+    ]
+    assert all(name.startswith(storage.address) for name in files)
