@@ -7,6 +7,19 @@ from segment_anything import SamAutomaticMaskGenerator
 
 from amg import ConfigError, GeneratorConfig
 from amg.config import Config, load_config
+from amg.models.registry import MODELS
+
+BEYOND_THE_ORIGINALS = {
+    "points_follow_aspect",
+    "crop_skip_image",
+    "mask_nms_thresh",
+    "min_area",
+    "max_area",
+    "max_area_fraction",
+    "find_parents",
+    "parent_containment",
+    "keep_candidates",
+}
 
 
 def test_defaults_are_the_originals():
@@ -37,6 +50,12 @@ def test_defaults_are_the_originals():
         ({"mask_threshold": float("inf")}, "mask_threshold"),
         ({"use_m2m": 1}, "use_m2m"),
         ({"multimask_output": "no"}, "multimask_output"),
+        ({"crop_skip_image": True}, "crop_skip_image: nothing is left where crop_n_layers is 0"),
+        ({"min_area": 10, "max_area": 9}, "max_area: 9 is less than min_area: 10"),
+        ({"points_follow_aspect": True, "point_grids": [[(0.5, 0.5)]]}, "points_follow_aspect"),
+        ({"max_area_fraction": 0.0}, "max_area_fraction"),
+        ({"parent_containment": 0.0}, "parent_containment"),
+        ({"mask_nms_thresh": 1.5}, "mask_nms_thresh"),
     ],
 )
 def test_bad_values_are_named(values, said):
@@ -109,6 +128,18 @@ def test_the_file_of_defaults_shows_every_default():
     for section in ("model", "run", "engine"):  # the generator's depend on the model
         fields = type(getattr(Config(), section)).model_fields
         assert shown[section].keys() == fields.keys()
+    assert shown["generator"].keys() == BEYOND_THE_ORIGINALS
+
+
+def test_what_is_beyond_the_originals_is_off_and_of_no_model():
+    names = SamAutomaticMaskGenerator.__init__.__code__.co_varnames
+    assert not BEYOND_THE_ORIGINALS & {*names}
+    for spec in MODELS.values():
+        assert not BEYOND_THE_ORIGINALS & spec.generator_defaults.keys()
+    off = GeneratorConfig()
+    assert not (off.points_follow_aspect or off.crop_skip_image or off.find_parents)
+    assert not (off.keep_candidates or off.min_area or off.max_area)
+    assert off.mask_nms_thresh == off.max_area_fraction == 1
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,10 @@ def find_parents(masks: Sequence[Mask], containment: float) -> list[Mask]:
     parents: list[int | None] = [None] * len(masks)
     for i in largest_first.tolist():  # the smallest of a child's comes last, and stays
         parents[child[i]] = int(parent[i])
-    return [replace(mask, parent=parent) for mask, parent in zip(masks, parents, strict=True)]
+    return [
+        mask if mask.parent == parent else replace(mask, parent=parent)
+        for mask, parent in zip(masks, parents, strict=True)
+    ]
 
 
 def _areas(masks: Sequence[Mask]) -> Int64s:

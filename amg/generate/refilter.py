@@ -141,7 +141,10 @@ def refilter(
         chosen = suppress_in_crops(passed, wanted.box_nms_thresh)
         kept = passed if wanted.keep_candidates else None
         return select_masks(chosen, size_hw, wanted), kept
-    chosen = [replace(mask, parent=None) for mask in with_scores(masks, wanted)]
+    chosen = [
+        mask if mask.parent is None else replace(mask, parent=None)
+        for mask in with_scores(masks, wanted)
+    ]
     if wanted.box_nms_thresh != source.box_nms_thresh:
         chosen = suppress_in_crops(chosen, wanted.box_nms_thresh)
     return select_masks(chosen, size_hw, _left_to_do(source, wanted)), None

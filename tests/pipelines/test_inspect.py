@@ -142,6 +142,28 @@ def test_a_missing_sign_of_success_is_found(out):
     assert _problems(out) == ["_SUCCESS is missing: run again to finish"]
 
 
+@pytest.mark.parametrize("parent", [0, 1, -1])
+def test_a_parent_that_is_no_larger_mask_is_found(out, parent):
+    def change(rows):
+        rows[2] = _with_mask(rows[2], parent=parent)
+        return rows
+
+    _rewrite(out, 0, change)
+    assert _problems(out) == [
+        f"002.png: masks[0]: its parent {parent} is no larger mask of the image"
+    ]
+
+
+def test_candidates_are_verified_too(out):
+    def change(rows):
+        wrong = replace(rows[2].masks[0], area=7)
+        rows[2] = replace(rows[2], candidates=(rows[2].masks[0], wrong))
+        return rows
+
+    _rewrite(out, 0, change)
+    assert _problems(out) == ["002.png: candidates[1]: area 7, its RLE has another"]
+
+
 @pytest.mark.parametrize("counts", ["", "0", "PPPP", "not RLE at all", "~~~~~~~~~~~~~~", "é"])
 def test_an_invalid_mask_is_found(out, counts):
     def change(rows):

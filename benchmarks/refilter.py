@@ -1,0 +1,73 @@
+"""How fast stored masks are filtered again.
+
+    python -m benchmarks.refilter --images 10000
+
+Makes a run of plain images with a hundred masks each, and refilters it in several ways.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+
+from amg.config import load_config
+from amg.results import open_run
+from benchmarks.ellipses import SIZE_HW, make_hundred_ellipses
+from pipelines.refilter import refilter_run
+from pipelines.run import Run
+
+WAYS: dict[str, dict[str, Any]] = {
+    "predicted IoU": {"pred_iou_thresh": 0.6},
+    "areas": {"min_area": 100, "max_area_fraction": 0.1},
+    "parents": {"find_parents": True},
+    "mask NMS": {"mask_nms_thresh": 0.5},
+    "all of it": {
+        "pred_iou_thresh": 0.6,
+        "mask_nms_thresh": 0.5,
+        "min_area": 100,
+        "find_parents": True,
+    },
+}
+
+
+def make_source(root: Path, n_images: int) -> Path:
+    """A finished run of `n_images`, each another name of one file."""
+    folder = root / "in"
+    folder.mkdir()
+    Image.fromarray(np.zeros((*SIZE_HW, 3), np.uint8)).save(folder / "00000.jpg")
+    for i in range(1, n_images):
+        os.link(folder / "00000.jpg", folder / f"{i:05d}.jpg")
+    config = load_config(None, ["model.device=cpu", "generator.pred_iou_thresh=0.5"])
+    Run([folder], root / "run", config, make_generator=make_hundred_ellipses).execute()
+    return root / "run"
+
+
+def main(
+    images: Annotated[int, typer.Option(min=1)] = 10_000,
+    processes: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Print seconds and masks a second, from the command's start to the last commit."""
+    with tempfile.TemporaryDirectory() as root:
+        source = make_source(Path(root), images)
+        n_masks = open_run(source).tally.masks
+        size = sum(commit.n_bytes for commit in open_run(source).commits.values())
+        typer.echo(f"{images} images, {n_masks} masks, {size / 1e6:.0f} MB; {processes} processes")
+        for name, changes in WAYS.items():
+            started = time.perf_counter()
+            report = refilter_run(
+                source, Path(root) / name.replace(" ", "-"), changes, processes=processes
+            )
+            seconds = time.perf_counter() - started
+            typer.echo(
+                f"{name}: {seconds:.1f} s, {n_masks / seconds:,.0f} masks/s, "
+                f"{report.tally.masks} masks left"
+            )
+
+
+if __name__ == "__main__":
+    typer.run(main)
