@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from amg.errors import RleError
 from amg.ops.compiled import compiled
+from amg.ops.run_ends import read_counts
 from amg.records import Rle
 
 Int64s = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 _WORD_BITS = 64
-_MAX_CHARS = 7  # as in amg.ops.rle
 
 
 def covered_pixels(masks: Sequence[Rle]) -> int:
@@ -57,6 +57,7 @@ def _count_covered(
     """The counts, and the first mask that is not valid or -1."""
     covered = np.zeros(len(n_pixels), np.int64)
     words = np.zeros(0, np.uint64)
+    ends = np.empty(_longest(starts), np.int64)
     for i in range(len(n_pixels)):
         if firsts[i] == firsts[i + 1]:
             continue
@@ -65,42 +66,24 @@ def _count_covered(
             words = np.zeros(n_words, np.uint64)
         words[:n_words] = 0
         for m in range(firsts[i], firsts[i + 1]):
-            if not _set_runs(words, text[starts[m] : starts[m + 1]], n_pixels[i]):
+            n_runs = read_counts(text[starts[m] : starts[m + 1]], n_pixels[i], ends)
+            if n_runs < 0:
                 return covered, m
+            for k in range(1, n_runs, 2):
+                if ends[k - 1] < ends[k]:
+                    _set_bits(words, ends[k - 1], ends[k])
         for k in range(n_words):
             covered[i] += _count_bits(words[k])
     return covered, -1
 
 
 @compiled
-def _set_runs(words: npt.NDArray[np.uint64], text: Bytes, n_pixels: int) -> bool:
-    """Set the bits of a mask's runs; False, with some set, for a string that is not valid.
-
-    The reading is pycocotools' rleFrString: see `amg.ops.rle`.
-    """
-    end = n_runs = value = n_chars = 0
-    last = before_last = 0
-    for character in text:
-        digit = np.int64(character) - 48
-        if digit < 0 or digit > 63 or n_chars == _MAX_CHARS:
-            return False
-        value |= (digit & 31) << 5 * n_chars
-        n_chars += 1
-        if digit & 32:
-            continue
-        if digit & 16:
-            value -= np.int64(1) << 5 * n_chars
-        if n_runs > 2:
-            value += before_last
-        begin, end = end, end + value
-        if value < 0 or end > n_pixels:
-            return False
-        if n_runs & 1 and value:
-            _set_bits(words, begin, end)
-        before_last, last = last, value
-        n_runs += 1
-        value = n_chars = 0
-    return n_chars == 0 and end == n_pixels
+def _longest(starts: Int64s) -> int:
+    """The characters of the longest string; 0 if there are none."""
+    longest = 0
+    for m in range(len(starts) - 1):
+        longest = max(longest, starts[m + 1] - starts[m])
+    return longest
 
 
 @compiled

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from amg import RleError
 from amg.ops import rle
-from amg.ops.overlap import run_ends, shared_pixels
+from amg.ops.overlap import shared_pixels
+from amg.ops.run_ends import run_ends
 from amg.records import Rle
 
 ALL_PAIRS = np.array([(i, j) for i in range(5) for j in range(5)])
