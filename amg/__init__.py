@@ -22,6 +22,7 @@ from amg.errors import (
 if TYPE_CHECKING:
     from amg.config import Config, GeneratorConfig, load_config
     from amg.generate.generator import MaskGenerator
+    from amg.io.export.formats import export
     from amg.models.load import load_model
     from amg.records import ImageResult, Mask, Rle
     from amg.results import decode_mask, open_run
@@ -36,6 +37,7 @@ _HOMES = {
     "Rle": "amg.records",
     "Run": "pipelines.run",
     "decode_mask": "amg.results",
+    "export": "amg.io.export.formats",
     "load_config": "amg.config",
     "load_model": "amg.models.load",
     "open_run": "amg.results",
@@ -59,6 +61,7 @@ __all__ = [
     "ShardError",
     "StorageError",
     "decode_mask",
+    "export",
     "load_config",
     "load_model",
     "open_run",

@@ -3,12 +3,15 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
-from amg.io.run_folder import Commit, Tally, read_commits, require_plan
+from amg.errors import RunError
+from amg.io.run_folder import INPUTS, Commit, Tally, read_commits, require_plan
 from amg.io.schema import SCHEMA, ImageRow
 from amg.io.shards import read_shard
 from amg.io.storage import open_storage
@@ -52,16 +55,33 @@ class RunResults:
         self, *, min_predicted_iou: float = 0.0, min_stability_score: float = 0.0
     ) -> Iterator[ImageRow]:
         """Rows in the order of the plan, with those of their masks that score at least so much."""
-        for commit in self.commits.values():
-            with self._storage.open(commit.file) as file:
-                for row in read_shard(file, commit.file):
-                    masks = tuple(
-                        mask
-                        for mask in row.masks
-                        if mask.predicted_iou >= min_predicted_iou
-                        and mask.stability_score >= min_stability_score
-                    )
-                    yield replace(row, masks=masks)
+        for shard in self.commits:
+            for row in self.shard_rows(shard):
+                masks = tuple(
+                    mask
+                    for mask in row.masks
+                    if mask.predicted_iou >= min_predicted_iou
+                    and mask.stability_score >= min_stability_score
+                )
+                yield replace(row, masks=masks)
+
+    def shard_rows(self, shard: int) -> Iterator[ImageRow]:
+        """The rows of one committed shard: those of `plan.shard_rows(shard)`, in order."""
+        file_name = self.commits[shard].file
+        with self._storage.open(file_name) as file:
+            yield from read_shard(file, file_name)
+
+    def planned_ids(self) -> Iterator[str]:
+        """The ids of all planned images, in order. Raises RunError where the list is damaged."""
+        with self._storage.open(INPUTS) as file:
+            try:
+                source: Any = file  # pyarrow takes any object with read and seek
+                with pq.ParquetFile(source) as parquet:
+                    for batch in parquet.iter_batches(columns=["image_id"], use_threads=False):
+                        yield from batch.column(0).to_pylist()
+            except (OSError, pa.ArrowException, KeyError) as error:
+                where = self._storage.url(INPUTS)
+                raise RunError(f"{where}: no list of the run's images: {error}") from error
 
 
 def open_run(out: str | os.PathLike[str]) -> RunResults:

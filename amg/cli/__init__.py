@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from amg.cli.export import export
 from amg.cli.inspect import gc, status, verify
 from amg.cli.options import reports_errors
 from amg.cli.run import plan, retry_failed, run
@@ -17,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (run, plan, status, verify, retry_failed, gc, show, models):
+for _command in (run, plan, status, verify, retry_failed, gc, show, export, models):
     app.command()(reports_errors(_command))
 
 
