@@ -53,7 +53,7 @@ def trace(bits: Bools, lines: Lines) -> list[Outline]:
         return []
     loops = [np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours]
     if lines == "borders":
-        loops = [_along_borders(loop) for loop in loops]
+        loops = _along_borders(loops)
     parents = np.asarray(tree).reshape(-1, 4)[:, 3].tolist()
     holes: dict[int, list[Points]] = {i: [] for i, parent in enumerate(parents) if parent < 0}
     for loop, parent in zip(loops, parents, strict=True):
@@ -85,7 +85,7 @@ def bridge_holes(outline: Outline) -> Points:
     firsts = [int(np.lexsort((hole[:, 1], hole[:, 0]))[0]) for hole in outline.holes]
     # What lies to the left of a hole has been joined before it.
     for i in sorted(range(len(firsts)), key=lambda i: int(outline.holes[i][firsts[i], 0])):
-        hole = np.roll(outline.holes[i], -firsts[i], axis=0)
+        hole = _from(outline.holes[i], firsts[i])
         x, y = hole[0]
         left = np.flatnonzero((loop[:, 1] == y) & (loop[:, 0] <= x))
         pier = int(left[np.argmax(loop[left, 0])])
@@ -102,17 +102,17 @@ def bridge_parts(loops: Sequence[Points]) -> Points:
     for loop in others:
         pier = _nearest(joined, loop.mean(axis=0))
         start = _nearest(loop, joined[pier])
-        around = np.roll(loop, -start, axis=0)
+        around = _from(loop, start)
         joined = np.concatenate([joined[: pier + 1], around, around[:1], joined[pier:]])
     return joined
 
 
 def corners(loop: Points) -> Points:
     """The same polygon without the points that lie on a straight line between their neighbours."""
-    before = loop - np.roll(loop, 1, axis=0)
-    after = np.roll(loop, -1, axis=0) - loop
-    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-    returns = (before * after).sum(axis=1) <= 0
+    steps = np.diff(loop, axis=0, append=loop[:1])
+    before = np.concatenate([steps[-1:], steps[:-1]])
+    turns = before[:, 0] * steps[:, 1] != before[:, 1] * steps[:, 0]
+    returns = (before * steps).sum(axis=1) <= 0
     kept = loop[turns | returns]
     return kept if len(kept) else loop[:1]
 
@@ -128,23 +128,33 @@ def simplify(loop: Points, tolerance_px: float) -> Points:
     return simple if len(simple) >= 3 else loop
 
 
-def _along_borders(contour: Points) -> Points:
-    """Turn OpenCV's loop through pixels into one along their borders.
+def _along_borders(contours: Sequence[Points]) -> list[Points]:
+    """Turn OpenCV's loops through pixels into loops along their borders, all at once.
 
     At each pixel, those of its sides lie on the border that a look from the pixel before to the
-    one after sweeps over, turning against the clock.
+    one after sweeps over, turning against the clock; around a lone pixel it sweeps over all four.
     """
-    if len(contour) == 1:
-        return contour + _SIDE_STARTS[[4, 2, 0, 6]]
-    steps = np.roll(contour, -1, axis=0) - contour
+    pixels = np.concatenate(contours)
+    ends = np.cumsum([len(contour) for contour in contours])
+    starts = np.concatenate([[0], ends[:-1]])
+    after, before = np.arange(1, len(pixels) + 1), np.arange(-1, len(pixels) - 1)
+    after[ends - 1], before[starts] = starts, ends - 1
+    steps = pixels[after] - pixels
     ahead = _DIRECTIONS[steps[:, 1] + 1, steps[:, 0] + 1]
-    back = np.roll(ahead, 1) + 4
+    back = ahead[before] + 4
     n_between = (back - ahead - 1) % 8
-    sweep = np.arange(7)
+    n_between[starts[ends - starts == 1]] = 8
+    sweep = np.arange(8)
     swept = (back[:, None] - 1 - sweep) % 8
     is_side = (swept % 2 == 0) & (sweep < n_between[:, None])
-    pixels = np.broadcast_to(contour[:, None], (*swept.shape, 2))
-    return (pixels[is_side] + _SIDE_STARTS[swept[is_side]]).astype(np.int32)
+    n_sides = is_side.sum(axis=1)
+    points = np.repeat(pixels, n_sides, axis=0) + _SIDE_STARTS[swept[is_side]]
+    return np.split(points, np.cumsum(np.add.reduceat(n_sides, starts))[:-1])
+
+
+def _from(loop: Points, start: int) -> Points:
+    """The same loop, begun at another point."""
+    return np.concatenate([loop[start:], loop[:start]])
 
 
 def _nearest(points: Points, to: npt.ArrayLike) -> int:

@@ -71,7 +71,7 @@ class Coco(Format):
         """COCO's `segmentation` of a mask; nothing for an empty one."""
         if self.options.segmentation == "polygons":
             return coco_polygons(mask, self.options.tolerance)
-        return rle.to_coco(mask) if rle.area(mask) else None
+        return rle.to_coco(mask)
 
 
 def coco_polygons(mask: Rle, tolerance_px: float) -> list[list[int]]:

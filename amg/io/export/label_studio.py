@@ -31,7 +31,7 @@ class LabelStudioOptions(FormatOptions):
     """What may be chosen of Label Studio tasks."""
 
     segmentation: Literal["polygons", "rle"] = "polygons"
-    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    tolerance: Annotated[float, Field(ge=0)] = 0.75  # a person is to move the points
     images_per_file: Annotated[int, Field(ge=1)] | None = None
     image_url: str | None = None
     label: str = "object"
