@@ -46,6 +46,7 @@ class Sa1b(Format):
 def _annotation(entry: NumberedMask) -> dict[str, Any]:
     """A mask in SA-1B's fields; the box is as the original generator writes it."""
     mask = entry.mask
+    rle.runs(mask.rle)  # damaged counts are found here: pycocotools may crash on them
     return {
         "id": entry.id,
         "segmentation": rle.to_coco(mask.rle),
