@@ -43,7 +43,7 @@ class Folder:
         """
         with _errors(self.root):
             found = _read(self._state / _IDENTITY)
-            if found is None and self.root.exists() and any(self.root.iterdir()):
+            if found is None and self._has_others():
                 raise OutputError(f"{self.root}: not empty, and not the beginning of an export")
             if found is not None and found != identity:
                 other = ", ".join(_differences(found, dict(identity)))
@@ -51,6 +51,8 @@ class Folder:
             self._state.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._state / "lock", timeout=0):
+                for left in self._state.glob("*.partial"):
+                    left.unlink()
                 if found is None:
                     self._write(self._state / _IDENTITY, _to_json(identity))
                 yield
@@ -134,18 +136,22 @@ class Folder:
 
     @contextmanager
     def _building(self, path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-        staged = path.with_name(f".{uuid.uuid4().hex}.partial")
+        """A file that is built among our notes, and then moved to its place."""
+        staged = self._state / f"{uuid.uuid4().hex}.partial"
         with _errors(path):
             try:
-                with _opened(staged) as file:
+                with staged.open("wb") as file:
                     yield file
                     if durable:
                         file.flush()
                         os.fsync(file.fileno())
-                staged.replace(path)
+                _move(staged, path)
             finally:
                 with suppress(OSError):
                     staged.unlink(missing_ok=True)
+
+    def _has_others(self) -> bool:
+        return self.root.exists() and any(path.name != _STATE for path in self.root.iterdir())
 
     def _marker(self, part: int) -> Path:
         return self._state / f"{part:05d}.json"
@@ -154,12 +160,12 @@ class Folder:
         return self._state / f"{part:05d}.{name}"
 
 
-def _opened(path: Path) -> BinaryIO:
+def _move(staged: Path, path: Path) -> None:
     try:
-        return path.open("wb")
+        staged.replace(path)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("wb")
+        staged.replace(path)
 
 
 def _join(sources: Sequence[Path], separator: bytes, target: BinaryIO) -> None:

@@ -117,4 +117,4 @@ READERS = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(READERS[sys.argv[1]](Path(sys.argv[2]))))
+    sys.stdout.write(json.dumps(READERS[sys.argv[1]](Path(sys.argv[2]))) + "\n")

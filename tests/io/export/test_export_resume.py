@@ -19,6 +19,7 @@ from tests.io.export.pictures import blob, contents, make_mask, make_row, make_r
 
 ROOT = Path(__file__).parents[3]
 FORMATS = ["coco", "sa1b", "yolo", "label-map", "panoptic", "png", "label-studio", "cvat"]
+OPTIONS = {"coco": {"images_per_file": 6}}
 SMALL = [make_mask(blob(i), 0.6) for i in range(2)]
 
 
@@ -28,9 +29,8 @@ def _many(n):
 
 def _export(run, to, out, **environment):
     code = "import sys, amg; amg.export(*sys.argv[1:4], **eval(sys.argv[4]))"
-    options = repr({"images_per_file": 6} if to == "coco" else {})
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(run), to, str(out), options],
+        [sys.executable, "-c", code, str(run), to, str(out), repr(OPTIONS.get(to, {}))],
         cwd=ROOT,
         env={**os.environ, **environment},
     )
@@ -46,38 +46,37 @@ def _changes(folder):
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
+    """Sixty images in eight shards."""
     return make_run(tmp_path_factory.mktemp("long") / "run", _many(60), images_per_shard=8)
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", ["coco", "panoptic", "png"])
 @pytest.mark.parametrize("point", ["half_written", "synced", "part_done"])
 def test_what_was_killed_goes_on_and_ends_the_same(long_run, tmp_path, to, point):
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert _export(long_run, to, whole).wait() == 0
     for marker in ("first", "second"):
         fail = f"export.{point}=kill:{tmp_path / marker}"
         assert _export(long_run, to, out, AMG_FAILPOINT=fail).wait() == -signal.SIGKILL
-    assert _export(long_run, to, out).wait() == 0
-    assert contents(out) == contents(whole) | {
-        name: data for name, data in contents(out).items() if name.endswith(".partial")
-    }
+    amg.export(long_run, to, out, **OPTIONS.get(to, {}))
+    amg.export(long_run, to, whole, **OPTIONS.get(to, {}))
+    assert contents(out) == contents(whole)
     finished = ".amg-export/finished.json"
     assert (out / finished).read_bytes() == (whole / finished).read_bytes()
+    assert not list(out.rglob("*.partial"))
 
 
 def test_killed_at_any_moment_no_file_is_half_there(long_run, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     amg.export(long_run, "png", whole)
     expected = contents(whole)
-    for wait_s in (0.6, 0.8, 1.0, 1.2):
+    for wait_s in (0.8, 1.2, 1.6):
         process = _export(long_run, "png", out)
         time.sleep(wait_s)
         process.kill()
         process.wait()
-        for name, data in contents(out).items() if out.exists() else ():
-            assert name.endswith(".partial") or data == expected[name]
+        assert contents(out).items() <= expected.items()
     amg.export(long_run, "png", out)
-    assert expected.items() <= contents(out).items()
+    assert contents(out) == expected
 
 
 def test_parts_that_are_done_are_not_done_again(long_run, tmp_path):
@@ -176,7 +175,7 @@ def test_a_full_disk_and_a_damaged_run_are_errors(tmp_path, monkeypatch):
         amg.export(run, "sa1b", tmp_path / "again")
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", ["coco", "png", "label-studio"])
 def test_memory_does_not_grow_with_the_run(tmp_path, to):
     def peak(n):
         run = make_run(tmp_path / f"run {n}", _many(n), images_per_shard=20)
@@ -187,5 +186,5 @@ def test_memory_does_not_grow_with_the_run(tmp_path, to):
         return found
 
     peak(20)  # what is imported and cached once
-    few, many = peak(40), peak(400)
-    assert many < few + 300_000, "ten times the images"
+    few, many = peak(40), peak(240)
+    assert many < few + 200_000, "six times the images"
