@@ -10,6 +10,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 
@@ -25,14 +26,20 @@ _OURS = (".png", ".json", ".txt", ".csv", ".yaml", ".zip")
 class Names:
     """The names of a run's images: no two are equal, even where case does not count.
 
-    Takes all planned ids, so that names do not depend on how far the run is; holds 8 bytes an id.
+    Takes all planned ids, so that names do not depend on how far the run is. They are read when
+    the first name is asked for, and take 8 bytes each.
     """
 
     def __init__(self, image_ids: Iterable[str]) -> None:
-        plain = (stem for image_id in image_ids if (stem := _plain(image_id)) is not None)
+        self._image_ids = image_ids
+
+    @cached_property
+    def _shared(self) -> set[int]:
+        """Hashes of plain names that two or more ids have."""
+        plain = (stem for image_id in self._image_ids if (stem := _plain(image_id)) is not None)
         keys = np.fromiter((hash(_key(stem)) for stem in plain), np.int64)
         keys.sort()
-        self._shared = set(keys[1:][keys[1:] == keys[:-1]].tolist())
+        return set(keys[1:][keys[1:] == keys[:-1]].tolist())
 
     def __call__(self, image_id: str) -> str:
         """A relative path without suffix, with `/` between folders."""

@@ -86,7 +86,7 @@ class Origin:
 
 
 class Format(ABC):
-    """One format. Its first docstring line is what `amg export --help` says of it."""
+    """One format: what it makes of a picture, and the documents that its records go to."""
 
     Options: ClassVar[type[FormatOptions]] = FormatOptions
 
