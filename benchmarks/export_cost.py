@@ -44,7 +44,9 @@ def main(
     console = Console(soft_wrap=True, highlight=False)
     try:
         write_run(work / "run", blob_rows(images, masks), images, images_per_shard=500)
-        console.print("| format | CPU s | images a CPU s | peak RSS | on disk |\n|---|---|---|---|---|")
+        console.print(
+            "| format | CPU s | images a CPU s | peak RSS | on disk |\n|---|---|---|---|---|"
+        )
         for name in way or _WAYS:
             console.print(_line(name, work, images), markup=False)
     finally:
