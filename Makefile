@@ -2,8 +2,9 @@
 # to the command, as in `make bench ARGS="--imgsz 1024 --append"`.
 PYTHON ?= python3
 BIN := .venv/bin
-# The original SAM 2, to compare with. By its own account it would bring a second torch, and hydra.
-SAM2 := sam2==1.1.0 iopath portalocker
+# The original SAM 2, to compare with: with its dependencies, a second torch. And supervision, to be
+# read by: with them, a second OpenCV.
+ALONE := sam2==1.1.0 iopath portalocker supervision pydeprecate defusedxml
 
 # Who reads our exports. They bring other versions of what we use: apart, for tests that ask them.
 FORMATS := datumaro==1.13.* label-studio-sdk==2.1.* supervision>=0.27 datasets>=4
@@ -43,7 +44,7 @@ bench: .venv/.bench  ## time, memory and masks beside the other generators; wher
 .venv/.dev: pyproject.toml
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' 'setuptools>=77' wheel
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(SAM2)
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(ALONE)
 	touch $@ .venv/.demo .venv/.bench
 
 .venv-formats/.done: Makefile

@@ -22,6 +22,7 @@ from amg.errors import (
 if TYPE_CHECKING:
     from amg.config import Config, GeneratorConfig, load_config
     from amg.generate.generator import MaskGenerator
+    from amg.interop import to_supervision
     from amg.io.export.formats import export
     from amg.models.load import load_model
     from amg.records import ImageResult, Mask, Rle
@@ -41,6 +42,7 @@ _HOMES = {
     "load_config": "amg.config",
     "load_model": "amg.models.load",
     "open_run": "amg.results",
+    "to_supervision": "amg.interop",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "load_config",
     "load_model",
     "open_run",
+    "to_supervision",
 ]
 
 

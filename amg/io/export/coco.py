@@ -102,6 +102,7 @@ def annotation(picture: Picture, entry: NumberedMask, segmentation: Any) -> dict
         "crop_box": list(mask.crop_box_xywh),
         "crop_layer": mask.crop_layer,
         "level": mask.level,
+        "parent_id": entry.parent_id,
     }
 
 

@@ -21,11 +21,13 @@ class NumberedMask:
     """A mask and what it is called in every export, whatever is left out.
 
     `number` is its place in the row, from 1; `id` its place among all masks of the run, from 1.
+    `parent_id` is the id of the smallest chosen mask that contains it, if the run looked for them.
     """
 
     number: int
     id: int
     mask: Mask
+    parent_id: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The committed rows of a run as pictures, with the masks that are wanted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from amg.io.export.rendering import NumberedMask, Picture
 from amg.io.schema import ImageRow
+from amg.records import Mask, keep_masks
 from amg.results import RunResults
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -24,16 +25,15 @@ class Selection(BaseModel):
     max_masks_per_image: Annotated[int, Field(ge=1)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
 
-    def choose(self, masks: list[NumberedMask]) -> tuple[NumberedMask, ...]:
-        """Those that score enough; of too many the best, by predicted IoU, in their old order."""
-        good = [entry for entry in masks if self._is_good(entry)]
-        if self.max_masks_per_image is not None and len(good) > self.max_masks_per_image:
-            best = sorted(good, key=lambda entry: -entry.mask.predicted_iou)
-            good = sorted(best[: self.max_masks_per_image], key=lambda entry: entry.number)
-        return tuple(good)
+    def choose(self, masks: Sequence[Mask]) -> list[int]:
+        """The places of those that score enough; of too many the best, by predicted IoU."""
+        good = [i for i, mask in enumerate(masks) if self._is_good(mask)]
+        if self.max_masks_per_image is None:
+            return good
+        best = sorted(good, key=lambda i: -masks[i].predicted_iou)
+        return sorted(best[: self.max_masks_per_image])
 
-    def _is_good(self, entry: NumberedMask) -> bool:
-        mask = entry.mask
+    def _is_good(self, mask: Mask) -> bool:
         return (
             mask.predicted_iou >= self.min_predicted_iou
             and mask.stability_score >= self.min_stability
@@ -89,6 +89,15 @@ def to_picture(number: int, first_id: int, row: ImageRow, selection: Selection) 
     """A row as a picture, None where the image could not be read."""
     if row.height is None or row.width is None or row.status not in ("ok", "empty"):
         return None
-    masks = [NumberedMask(1 + i, first_id + i, mask) for i, mask in enumerate(row.masks)]
-    size_hw = (row.height, row.width)
-    return Picture(number, row.image_id, row.uri, size_hw, selection.choose(masks))
+    places = selection.choose(row.masks)
+    chosen = keep_masks(row.masks, places)  # parents are places among the chosen now
+    masks = tuple(
+        NumberedMask(
+            number=1 + place,
+            id=first_id + place,
+            mask=mask,
+            parent_id=None if mask.parent is None else first_id + places[mask.parent],
+        )
+        for place, mask in zip(places, chosen, strict=True)
+    )
+    return Picture(number, row.image_id, row.uri, (row.height, row.width), masks)

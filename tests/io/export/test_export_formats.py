@@ -323,6 +323,21 @@ def test_masks_that_are_left_out_change_no_ids(run, tmp_path, options, kept):
     assert (report.images, report.masks, report.masks_left_out) == (1, len(kept), 4 - len(kept))
 
 
+def test_parents_are_named_by_their_ids_and_skip_what_is_left_out(tmp_path):
+    scores, parents = (0.9, 0.6, 0.8), (None, 0, 1)
+    family = [
+        make_mask(blob(i), score, parent=parent)
+        for i, (score, parent) in enumerate(zip(scores, parents, strict=True))
+    ]
+    first = make_row("first.jpg", [make_mask(blob(9))])
+    run = make_run(tmp_path / "run", [first, make_row("a.jpg", family)])
+    for least, expected in ((0, {2: None, 3: 2, 4: 3}), (0.7, {2: None, 4: 2})):
+        amg.export(run, "coco", tmp_path / str(least), min_predicted_iou=least)
+        values = json.loads((tmp_path / str(least) / "instances.json").read_bytes())
+        found = {a["id"]: a["parent_id"] for a in values["annotations"] if a["image_id"] == 2}
+        assert found == expected
+
+
 @pytest.mark.parametrize("to", ["coco", "sa1b", "yolo", "label-map", "panoptic", "png", "cvat"])
 def test_empty_masks_and_runs_break_nothing(tmp_path, to):
     empty = make_mask(np.zeros(SIZE_HW, bool))
