@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from amg.config import Config, GeneratorConfig, load_config
     from amg.generate.generator import MaskGenerator
     from amg.interop import to_supervision
+    from amg.io.export.formats import export
     from amg.models.load import load_model
     from amg.records import ImageResult, Mask, Rle
     from amg.results import decode_mask, open_run
@@ -37,6 +38,7 @@ _HOMES = {
     "Rle": "amg.records",
     "Run": "pipelines.run",
     "decode_mask": "amg.results",
+    "export": "amg.io.export.formats",
     "load_config": "amg.config",
     "load_model": "amg.models.load",
     "open_run": "amg.results",
@@ -61,6 +63,7 @@ __all__ = [
     "ShardError",
     "StorageError",
     "decode_mask",
+    "export",
     "load_config",
     "load_model",
     "open_run",
