@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from amg.models.load import load_model
     from amg.records import ImageResult, Mask, Rle
     from amg.results import decode_mask, open_run
+    from amg.view.report.build import write_report
+    from pipelines.refilter import refilter_run
     from pipelines.run import Run
 
 _HOMES = {
@@ -42,7 +44,9 @@ _HOMES = {
     "load_config": "amg.config",
     "load_model": "amg.models.load",
     "open_run": "amg.results",
+    "refilter_run": "pipelines.refilter",
     "to_supervision": "amg.interop",
+    "write_report": "amg.view.report.build",
 }
 
 __all__ = [
@@ -67,7 +71,9 @@ __all__ = [
     "load_config",
     "load_model",
     "open_run",
+    "refilter_run",
     "to_supervision",
+    "write_report",
 ]
 
 
