@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from amg.errors import RleError
 from amg.ops.compiled import compiled
+from amg.ops.run_ends import NOT_VALID, read_ends
 from amg.records import Rle
 
 Int64s = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 _WORD_BITS = 64
-_MAX_CHARS = 7  # as in amg.ops.rle
 
 
 def covered_pixels(masks: Sequence[Rle]) -> int:
@@ -74,33 +74,13 @@ def _count_covered(
 
 @compiled
 def _set_runs(words: npt.NDArray[np.uint64], text: Bytes, n_pixels: int) -> bool:
-    """Set the bits of a mask's runs; False, with some set, for a string that is not valid.
-
-    The reading is pycocotools' rleFrString: see `amg.ops.rle`.
-    """
-    end = n_runs = value = n_chars = 0
-    last = before_last = 0
-    for character in text:
-        digit = np.int64(character) - 48
-        if digit < 0 or digit > 63 or n_chars == _MAX_CHARS:
-            return False
-        value |= (digit & 31) << 5 * n_chars
-        n_chars += 1
-        if digit & 32:
-            continue
-        if digit & 16:
-            value -= np.int64(1) << 5 * n_chars
-        if n_runs > 2:
-            value += before_last
-        begin, end = end, end + value
-        if value < 0 or end > n_pixels:
-            return False
-        if n_runs & 1 and value:
-            _set_bits(words, begin, end)
-        before_last, last = last, value
-        n_runs += 1
-        value = n_chars = 0
-    return n_chars == 0 and end == n_pixels
+    """Set the bits of a mask's runs; False, with none set, for a string that is not valid."""
+    ends = np.empty(len(text), np.int64)
+    n_runs = read_ends(text, n_pixels, ends)
+    for k in range(1, n_runs, 2):
+        if ends[k - 1] < ends[k]:
+            _set_bits(words, ends[k - 1], ends[k])
+    return n_runs != NOT_VALID
 
 
 @compiled
