@@ -33,19 +33,20 @@ def main() -> None:
     photo = skimage.data.astronaut()
     generator = MaskGenerator(model, GeneratorConfig(keep_candidates=True))
     result, config = generator.generate(photo), generator.config
-    default = draw_overlay(photo, result.masks)
     for name, changes in {
         "areas": {"min_area": 400, "max_area_fraction": 0.1},
-        "mask_nms": {"box_nms_thresh": 1.0, "mask_nms_thresh": 0.7},
-        "tighter": {"pred_iou_thresh": 0.6, "stability_score_thresh": 0.6},
+        "mask_nms": {"mask_nms_thresh": 0.4},
     }.items():
-        masks = _refiltered(result, config, changes)
-        print(name, len(result.masks), "->", len(masks))  # noqa: T201 - a script
-        _save(name, default, draw_overlay(photo, masks))
+        kept = {*_refiltered(result, config, changes)}
+        chosen = [i for i, mask in enumerate(result.masks) if mask in kept]
+        print(f"{name}: {len(chosen)} of {len(result.masks)}")  # noqa: T201 - a script
+        overlays = [draw_overlay(photo, result.masks, chosen=c) for c in (None, chosen)]
+        _save(name, *overlays)
     family = _refiltered(result, config, {"find_parents": True})
     roots = [i for i, mask in enumerate(family) if mask.parent is None]
-    print("parents", len(family), "roots", len(roots))  # noqa: T201
-    _save("parents", draw_overlay(photo, family, chosen=roots), _draw_children(photo, family))
+    children = [i for i, mask in enumerate(family) if mask.parent is not None]
+    print(f"parents: {len(roots)} roots, {len(children)} children")  # noqa: T201
+    _save("parents", *(draw_overlay(photo, family, chosen=c) for c in (roots, children)))
     _save("points", *(_draw_points(skimage.data.coffee()[60:300], f) for f in (False, True)))
     _save("crops", *(_segment_crops(model, photo, skip) for skip in (False, True)))
 
@@ -55,12 +56,6 @@ def _refiltered(
 ) -> list[Mask]:
     wanted = change_filters(config, changes)
     return refilter(result.masks, result.candidates, result.size_hw, config, wanted)[0]
-
-
-def _draw_children(photo: np.ndarray, masks: list[Mask]) -> np.ndarray:
-    """Only the masks that lie in others."""
-    children = [i for i, mask in enumerate(masks) if mask.parent is not None]
-    return draw_overlay(photo, masks, chosen=children)
 
 
 def _draw_points(photo: np.ndarray, follow: bool) -> np.ndarray:
