@@ -1,0 +1,85 @@
+"""The pictures of docs/filters.md, by the built-in model on photos inside scikit-image's wheel.
+
+    python docs/make_pictures.py
+
+Each is a pair: what comes by default, and what comes with an option.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from amg.config import GeneratorConfig
+from amg.generate.crops import Crop
+from amg.generate.generator import MaskGenerator
+from amg.generate.points import crop_points
+from amg.generate.refilter import change_filters, refilter
+from amg.models.load import load_model
+from amg.records import ImageResult, Mask
+from amg.view.overlay import beside, draw_overlay
+
+FOLDER = Path(__file__).parent / "filters"
+_WIDTH_PX = 900
+_QUALITY = 80
+
+
+def main() -> None:
+    """Write all pictures."""
+    FOLDER.mkdir(exist_ok=True)
+    model = load_model("nano", device="cpu")
+    photo = skimage.data.astronaut()
+    generator = MaskGenerator(model, GeneratorConfig(keep_candidates=True))
+    result, config = generator.generate(photo), generator.config
+    for name, changes in {
+        "areas": {"min_area": 400, "max_area_fraction": 0.1},
+        "mask_nms": {"mask_nms_thresh": 0.4},
+    }.items():
+        kept = {*_refiltered(result, config, changes)}
+        chosen = [i for i, mask in enumerate(result.masks) if mask in kept]
+        print(f"{name}: {len(chosen)} of {len(result.masks)}")  # noqa: T201 - a script
+        overlays = [draw_overlay(photo, result.masks, chosen=c) for c in (None, chosen)]
+        _save(name, *overlays)
+    family = _refiltered(result, config, {"find_parents": True})
+    roots = [i for i, mask in enumerate(family) if mask.parent is None]
+    children = [i for i, mask in enumerate(family) if mask.parent is not None]
+    print(f"parents: {len(roots)} roots, {len(children)} children")  # noqa: T201
+    _save("parents", *(draw_overlay(photo, family, chosen=c) for c in (roots, children)))
+    _save("points", *(_draw_points(skimage.data.coffee()[60:300], f) for f in (False, True)))
+    _save("crops", *(_segment_crops(model, photo, skip) for skip in (False, True)))
+
+
+def _refiltered(
+    result: ImageResult, config: GeneratorConfig, changes: dict[str, object]
+) -> list[Mask]:
+    wanted = change_filters(config, changes)
+    return refilter(result.masks, result.candidates, result.size_hw, config, wanted)[0]
+
+
+def _draw_points(photo: np.ndarray, follow: bool) -> np.ndarray:
+    config = GeneratorConfig(points_per_side=16, points_follow_aspect=follow)
+    height, width = photo.shape[:2]
+    canvas = np.ascontiguousarray(photo)
+    for x, y in crop_points(Crop((0, 0, width, height), 0), config):
+        cv2.circle(canvas, (round(x), round(y)), 4, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(canvas, (round(x), round(y)), 3, (220, 30, 60), -1, cv2.LINE_AA)
+    return canvas
+
+
+def _segment_crops(model: object, photo: np.ndarray, skip: bool) -> np.ndarray:
+    options = {"points_per_side": 16, "crop_n_layers": 1, "crop_skip_image": skip}
+    return draw_overlay(
+        photo, MaskGenerator(model, GeneratorConfig(**options)).generate(photo).masks
+    )
+
+
+def _save(name: str, before: np.ndarray, after: np.ndarray) -> None:
+    picture = Image.fromarray(beside(before, after))
+    picture.thumbnail((_WIDTH_PX, _WIDTH_PX))
+    picture.save(FOLDER / f"{name}.jpg", quality=_QUALITY, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
