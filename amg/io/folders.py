@@ -194,7 +194,7 @@ def walk(folder: Folder, glob: Glob = EVERYTHING) -> Iterator[Found]:
     while stack:
         relative, here, places = stack.pop()
         files, folders = folder.entries(relative, not here.is_deep)
-        if relative and here is EVERYTHING and _RUN_FILES <= {name for name, _ in files}:
+        if relative and here is EVERYTHING and {name for name, _ in files} >= _RUN_FILES:
             continue
         if here is EVERYTHING:
             files.extend((name + "/", None) for name in folders if name[0] == ".")

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from amg import RleError
 from amg.ops import rle
 from amg.ops.overlap import shared_pixels
-from amg.ops.run_ends import run_ends
 from amg.records import Rle
 
 ALL_PAIRS = np.array([(i, j) for i in range(5) for j in range(5)])
@@ -31,31 +30,3 @@ def test_masks_that_no_pair_names_are_not_read():
     assert shared_pixels(masks, np.zeros((0, 2), np.int64)).tolist() == []
     with pytest.raises(RleError):
         shared_pixels(masks, np.array([(0, 1)]))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 9), min_size=1), st.integers(0, 10_000))
-def test_run_ends_are_the_sums_of_runs(lengths, seed):
-    rng = np.random.default_rng(seed)
-    runs = [rng.permutation(lengths) for _ in range(3)] if sum(lengths) else [np.array([9])] * 3
-    size_hw = (int(runs[0].sum()), 1)
-    masks = [Rle(size_hw, counts) for counts in rle.compress_counts(runs)]  # with empty runs
-    ends, stops = run_ends(masks)
-    for found, expected in zip(np.split(ends, stops[:-1]), runs, strict=True):
-        assert found.tolist() == np.cumsum(expected).tolist()
-
-
-@pytest.mark.parametrize(
-    "counts", ["", "0", "PPPP", "not RLE", "~~~~", "é", "o", "ooooooo0", "\ud800"]
-)
-def test_counts_that_are_not_valid_are_refused(counts):
-    (good,) = rle.encode_masks(np.ones((1, 3, 3), bool))
-    with pytest.raises(RleError):
-        run_ends([good, Rle((3, 3), counts)])
-
-
-def test_runs_of_the_largest_masks_are_read():
-    side = 46340
-    lengths = np.array([1, 1, side * side - 3, 1])
-    ends, _ = run_ends([rle.from_runs(lengths, (side, side))])
-    assert ends.tolist() == np.cumsum(lengths).tolist()
