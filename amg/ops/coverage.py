@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from amg.errors import RleError
 from amg.ops.compiled import compiled
-from amg.ops.run_ends import read_counts
+from amg.ops.run_ends import NOT_VALID, read_ends
 from amg.records import Rle
 
 Int64s = npt.NDArray[np.int64]
@@ -57,7 +57,6 @@ def _count_covered(
     """The counts, and the first mask that is not valid or -1."""
     covered = np.zeros(len(n_pixels), np.int64)
     words = np.zeros(0, np.uint64)
-    ends = np.empty(_longest(starts), np.int64)
     for i in range(len(n_pixels)):
         if firsts[i] == firsts[i + 1]:
             continue
@@ -66,24 +65,22 @@ def _count_covered(
             words = np.zeros(n_words, np.uint64)
         words[:n_words] = 0
         for m in range(firsts[i], firsts[i + 1]):
-            n_runs = read_counts(text[starts[m] : starts[m + 1]], n_pixels[i], ends)
-            if n_runs < 0:
+            if not _set_runs(words, text[starts[m] : starts[m + 1]], n_pixels[i]):
                 return covered, m
-            for k in range(1, n_runs, 2):
-                if ends[k - 1] < ends[k]:
-                    _set_bits(words, ends[k - 1], ends[k])
         for k in range(n_words):
             covered[i] += _count_bits(words[k])
     return covered, -1
 
 
 @compiled
-def _longest(starts: Int64s) -> int:
-    """The characters of the longest string; 0 if there are none."""
-    longest = 0
-    for m in range(len(starts) - 1):
-        longest = max(longest, starts[m + 1] - starts[m])
-    return longest
+def _set_runs(words: npt.NDArray[np.uint64], text: Bytes, n_pixels: int) -> bool:
+    """Set the bits of a mask's runs; False, with none set, for a string that is not valid."""
+    ends = np.empty(len(text), np.int64)
+    n_runs = read_ends(text, n_pixels, ends)
+    for k in range(1, n_runs, 2):
+        if ends[k - 1] < ends[k]:
+            _set_bits(words, ends[k - 1], ends[k])
+    return n_runs != NOT_VALID
 
 
 @compiled
@@ -103,7 +100,7 @@ def _set_bits(words: npt.NDArray[np.uint64], begin: int, end: int) -> None:
 
 
 @compiled
-def _count_bits(word: np.uint64) -> np.int64:
+def _count_bits(word: int) -> int:
     """The ones in 64 bits, by sums of neighbouring bits, pairs, fours, and all bytes at once."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
     pairs = np.uint64(0x3333333333333333)

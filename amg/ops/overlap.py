@@ -20,30 +20,27 @@ def shared_pixels(masks: Sequence[Rle], pairs: Int64s) -> Int64s:
     shared = np.zeros(len(pairs), np.int64)
     wanted, places = np.unique(pairs, return_inverse=True)
     if len(wanted):
-        ends, stops = run_ends([masks[i] for i in wanted.tolist()])
-        starts = np.concatenate([[0], stops[:-1]])
-        _count_shared(ends, starts, stops, places.reshape(-1, 2), shared)
+        ends, firsts = run_ends([masks[i] for i in wanted.tolist()])
+        _count_shared(ends, firsts, places.reshape(-1, 2), shared)
     return shared
 
 
 @compiled
-def _count_shared(
-    ends: Int64s, starts: Int64s, stops: Int64s, pairs: Int64s, shared: Int64s
-) -> None:
+def _count_shared(ends: Int64s, firsts: Int64s, pairs: Int64s, shared: Int64s) -> None:
     """Walk along both masks of each pair from run's end to run's end, as one merges sorted lists.
 
-    ends: where the runs of all masks end, background first; starts, stops: which are a mask's.
+    ends: where the runs of all masks end, mask m's from firsts[m] to firsts[m + 1].
     """
     for p in range(len(pairs)):
         a, b = pairs[p, 0], pairs[p, 1]
-        i, j = starts[a], starts[b]
+        i, j = firsts[a], firsts[b]
         # Nothing is shared before the foreground of both has begun.
         at = max(ends[i], ends[j])
-        i += np.searchsorted(ends[i : stops[a]], at, side="right")
-        j += np.searchsorted(ends[j : stops[b]], at, side="right")
-        while i < stops[a] and j < stops[b]:
+        i += np.searchsorted(ends[i : firsts[a + 1]], at, side="right")
+        j += np.searchsorted(ends[j : firsts[b + 1]], at, side="right")
+        while i < firsts[a + 1] and j < firsts[b + 1]:
             end = min(ends[i], ends[j])
-            if (i - starts[a]) & (j - starts[b]) & 1:
+            if (i - firsts[a]) & (j - firsts[b]) & 1:
                 shared[p] += end - at
             at = end
             i += ends[i] == end

@@ -1,7 +1,4 @@
-"""Where the runs of masks end, read from many count strings at once in compiled loops.
-
-The twin of `amg.ops.rle.runs`, which reads one and says what is wrong with it.
-"""
+"""Many count strings read in one compiled pass: what `amg.ops.rle` reads one by one."""
 
 from collections.abc import Sequence
 
@@ -15,67 +12,66 @@ from amg.records import Rle
 Int64s = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_MAX_SHIFT = 30  # of the seventh character of a number, the last that a valid one has
+_MAX_CHARS = 7  # as in amg.ops.rle
+NOT_VALID = -1
 
 
 def run_ends(masks: Sequence[Rle]) -> tuple[Int64s, Int64s]:
     """Where the runs of masks of one size end, column-major, background first.
 
-    All masks' ends one after the other, and where in them each mask's stop (M,). The same as the
-    sums of `rle.runs`, of many masks at once. Raises RleError as it does.
+    All masks' ends one after the other, and where among them each mask's begin and stop, (M + 1,).
+    The same as the sums of `rle.runs`, and raises RleError as it does.
     """
-    texts = [mask.counts.encode(errors="surrogatepass") for mask in masks]
+    texts = [mask.counts.encode(errors="surrogatepass") for mask in masks]  # no ASCII: not valid
+    starts = np.cumsum([0, *map(len, texts)])
+    ends = np.empty(starts[-1], np.int64)  # a run has one character at least
+    firsts = np.zeros(len(masks) + 1, np.int64)
+    n_pixels = masks[0].size_hw[0] * masks[0].size_hw[1] if masks else 0
     text = np.frombuffer(b"".join(texts), np.uint8)
-    text_stops = np.cumsum([len(of_mask) for of_mask in texts])
-    ends = np.empty(len(text), np.int64)  # a run has one character at least
-    stops = np.zeros(len(masks), np.int64)
-    height, width = masks[0].size_hw
-    n_read = _read_all(text, text_stops, height * width, ends, stops)
-    if n_read < len(masks):
-        rle.runs(masks[n_read])  # says what is wrong
-        raise AssertionError(f"a valid mask was not read: {masks[n_read]}")
-    return ends[: stops[-1]], stops
+    bad_mask = _read_all(text, starts, n_pixels, ends, firsts)
+    if bad_mask != NOT_VALID:
+        rle.runs(masks[bad_mask])  # says what is wrong
+        raise AssertionError(f"a valid mask was not read: {masks[bad_mask]}")
+    return ends[: firsts[-1]], firsts
 
 
 @compiled
-def _read_all(text: Bytes, text_stops: Int64s, n_pixels: int, ends: Int64s, stops: Int64s) -> int:
-    """Read count strings; give how many come before the first that is not valid."""
-    begin = n_ends = 0
-    for m in range(len(text_stops)):
-        n_runs = read_counts(text[begin : text_stops[m]], n_pixels, ends[n_ends:])
-        if n_runs < 0:
+def _read_all(text: Bytes, starts: Int64s, n_pixels: int, ends: Int64s, firsts: Int64s) -> int:
+    """Read strings text[starts[m]:starts[m + 1]]; the first that is not valid, or NOT_VALID."""
+    for m in range(len(starts) - 1):
+        n_runs = read_ends(text[starts[m] : starts[m + 1]], n_pixels, ends[firsts[m] :])
+        if n_runs == NOT_VALID:
             return m
-        n_ends += n_runs
-        stops[m] = n_ends
-        begin = text_stops[m]
-    return len(text_stops)
+        firsts[m + 1] = firsts[m] + n_runs
+    return NOT_VALID
 
 
 @compiled
-def read_counts(text: Bytes, n_pixels: int, ends: Int64s) -> int:
-    """Read one count string (rleFrString) into `ends`, which has a place for each character.
+def read_ends(text: Bytes, n_pixels: int, ends: Int64s) -> int:
+    """Write where the runs of one count string end; give how many there are.
 
-    Gives how many runs there are, -1 for a string that does not fill the mask.
+    NOT_VALID for a string that does not fill the mask's pixels. `ends` has room for as many as
+    there are characters. The reading is pycocotools' rleFrString: see `amg.ops.rle`.
     """
-    at = n_runs = total = 0
-    while at < len(text):
-        value = shift = digit = 0
-        more = True
-        while more:
-            if at == len(text) or shift > _MAX_SHIFT or not 48 <= text[at] < 112:
-                return -1
-            digit = np.int64(text[at]) - 48
-            value |= (digit & 31) << shift
-            shift += 5
-            at += 1
-            more = digit >= 32
+    end = n_runs = value = n_chars = 0
+    last = before_last = 0
+    for character in text:
+        digit = np.int64(character) - 48
+        if digit < 0 or digit > 63 or n_chars == _MAX_CHARS:
+            return NOT_VALID
+        value |= (digit & 31) << 5 * n_chars
+        n_chars += 1
+        if digit & 32:
+            continue
         if digit & 16:
-            value -= 1 << shift
-        if n_runs > 2:  # the difference to the length two before
-            value += ends[n_runs - 2] - ends[n_runs - 3]
-        total += value
-        if value < 0 or total > n_pixels:
-            return -1
-        ends[n_runs] = total
+            value -= np.int64(1) << 5 * n_chars
+        if n_runs > 2:
+            value += before_last
+        end += value
+        if value < 0 or end > n_pixels:
+            return NOT_VALID
+        ends[n_runs] = end
+        before_last, last = last, value
         n_runs += 1
-    return n_runs if total == n_pixels else -1
+        value = n_chars = 0
+    return n_runs if n_chars == 0 and end == n_pixels else NOT_VALID
