@@ -19,12 +19,17 @@ class TrainingBatch:
     """B scenes of S x S pixels with P points each.
 
     `images` (B, S, S, 3) uint8; `points_xy` (B, P, 2) float32 in pixels; `labels` (B, 3, S, S)
-    int32, the part, object and group that each pixel belongs to.
+    int16, the part, object and group that each pixel belongs to.
     """
 
     images: torch.Tensor
     points_xy: torch.Tensor
     labels: torch.Tensor
+
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """The same there; from pinned memory, without waiting."""
+        tensors = (self.images, self.points_xy, self.labels)
+        return TrainingBatch(*(t.to(device, non_blocking=True) for t in tensors))
 
     def targets(self) -> torch.Tensor:
         """How much of each mask cell the regions at the points cover.
@@ -43,7 +48,7 @@ def _coverage(labels: torch.Tensor, points_xy: torch.Tensor) -> torch.Tensor:
     # Cells of 4 x 4 pixels side by side: their mean needs no strided pooling.
     cells = labels.unflatten(1, (side, MASK_STRIDE)).unflatten(3, (side, MASK_STRIDE))
     cells = cells.permute(2, 4, 0, 1, 3).flatten(0, 1).flatten(2)
-    covered = torch.zeros(len(points_xy), 3, side * side)
+    covered = torch.zeros(len(points_xy), 3, side * side, device=labels.device)
     for plane in cells:
         covered += plane.unsqueeze(0) == at_points.unsqueeze(2)
     return covered / len(cells)
@@ -76,13 +81,14 @@ class SceneStream(IterableDataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
         self.seed = seed
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield image (S, S, 3) uint8, points (P, 2) float32, labels (3, S, S) int32."""
+        """Yield image (S, S, 3) uint8, points (P, 2) float32, labels (3, S, S) int16."""
         cv2.setNumThreads(0)
         worker = get_worker_info()
         rng = np.random.default_rng([*self.seed, 0 if worker is None else worker.id])
         while True:
             scene = make_scene(rng, self.size_px)
-            yield scene.image, sample_points(rng, scene.levels[0], self.n_points), scene.levels
+            points_xy = sample_points(rng, scene.levels[0], self.n_points)
+            yield scene.image, points_xy, scene.levels.astype(np.int16)
 
 
 def stream_batches(
@@ -94,6 +100,7 @@ def stream_batches(
         batch_size=batch_size,
         num_workers=n_workers,
         prefetch_factor=4 if n_workers else None,
+        pin_memory=torch.cuda.is_available(),
     )
     for images, points_xy, labels in loader:
         yield TrainingBatch(images, points_xy, labels)
