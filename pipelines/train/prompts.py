@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipelines.train.scenes import make_scene
+from pipelines.train.scenes import make_views
 
 MASK_STRIDE = 4  # the mask decoder draws at a quarter of the input
 _MIN_PART_PX = 24  # smaller parts are not asked for: they are under two cells of a mask
@@ -72,12 +72,18 @@ def sample_points(rng: np.random.Generator, parts: np.ndarray, n_points: int) ->
 
 
 class SceneStream(IterableDataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
-    """An endless stream of new scenes with points; each worker has a stream of its own."""
+    """An endless stream of new scenes with points; each worker has a stream of its own.
 
-    def __init__(self, size_px: int, n_points: int, seed: tuple[int, ...]) -> None:
+    Each scene is photographed `n_views` times, with other points.
+    """
+
+    def __init__(
+        self, size_px: int, n_points: int, seed: tuple[int, ...], n_views: int = 1
+    ) -> None:
         super().__init__()
         self.size_px = size_px
         self.n_points = n_points
+        self.n_views = n_views
         self.seed = seed
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -86,17 +92,22 @@ class SceneStream(IterableDataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
         worker = get_worker_info()
         rng = np.random.default_rng([*self.seed, 0 if worker is None else worker.id])
         while True:
-            scene = make_scene(rng, self.size_px)
-            points_xy = sample_points(rng, scene.levels[0], self.n_points)
-            yield scene.image, points_xy, scene.levels.astype(np.int16)
+            for scene in make_views(rng, self.size_px, self.n_views):
+                points_xy = sample_points(rng, scene.levels[0], self.n_points)
+                yield scene.image, points_xy, scene.levels.astype(np.int16)
 
 
 def stream_batches(
-    size_px: int, n_points: int, batch_size: int, seed: tuple[int, ...], n_workers: int
+    size_px: int,
+    n_points: int,
+    batch_size: int,
+    seed: tuple[int, ...],
+    n_workers: int,
+    n_views: int = 1,
 ) -> Iterator[TrainingBatch]:
     """An endless stream of batches, made in `n_workers` processes beside the training."""
     loader = DataLoader(
-        SceneStream(size_px, n_points, seed),
+        SceneStream(size_px, n_points, seed, n_views),
         batch_size=batch_size,
         num_workers=n_workers,
         prefetch_factor=4 if n_workers else None,

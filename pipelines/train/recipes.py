@@ -9,7 +9,8 @@ class Phase:
 
     The learning rate and the balance of foreground go linearly from start to end. `draws_only`:
     encoder and transformer stay as they are, which halves the time of a step; what is trained
-    finds finer features, draws masks from them, and scores them.
+    finds finer features, draws masks from them, and scores them. Each scene is photographed
+    `n_views` times: more where making scenes is what takes the time.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Phase:
     balance_start: float
     balance_end: float
     draws_only: bool = False
+    n_views: int = 1
 
 
 RECIPES: dict[str, tuple[Phase, ...]] = {
@@ -35,7 +37,7 @@ RECIPES: dict[str, tuple[Phase, ...]] = {
     "drawing": (Phase("drawing", 1.0, 448, 4, 12, 1.2e-3, 1.0e-5, 0.3, 0.3, draws_only=True),),
     # From earlier weights, on a GPU with 16 cores beside it, which make its scenes.
     "gpu": (
-        Phase("middle", 0.25, 320, 96, 24, 1.0e-3, 7.0e-4, 0.5, 0.3),
-        Phase("large", 0.75, 448, 48, 32, 7.0e-4, 1.0e-5, 0.3, 0.3),
+        Phase("middle", 0.25, 320, 96, 24, 1.0e-3, 7.0e-4, 0.5, 0.3, n_views=2),
+        Phase("large", 0.75, 448, 48, 24, 7.0e-4, 1.0e-5, 0.3, 0.3, n_views=2),
     ),
 }

@@ -153,8 +153,14 @@ class Trainer:
 
     def _batches(self, phase: Phase) -> Iterator[TrainingBatch]:
         seed = (self.settings.seed, self.progress.steps, self.rank)
-        size = phase.batch_size // self.world
-        return stream_batches(phase.size_px, phase.n_points, size, seed, self.settings.workers)
+        return stream_batches(
+            phase.size_px,
+            phase.n_points,
+            phase.batch_size // self.world,
+            seed,
+            self.settings.workers,
+            phase.n_views,
+        )
 
     def _is_call_over(self) -> bool:
         """Whether this call has had its minutes; several processes agree on it."""
