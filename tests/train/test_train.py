@@ -5,6 +5,7 @@ import torch
 
 from amg.models.build import build_nano
 from amg.models.checkpoint import load_weights
+from amg.models.fine_tiny_vit import FineFeatures
 from pipelines.train.export import main as export
 from pipelines.train.recipes import RECIPES
 from pipelines.train.train import Settings, Trainer, trained_model
@@ -62,3 +63,19 @@ def test_drawing_leaves_the_rest_as_it_was_and_a_call_may_end_early(tmp_path):
     again.load()
     again.run()
     assert again.progress.steps == 2
+
+
+@torch.no_grad()
+def test_images_drawn_together_are_those_drawn_alone(tmp_path):
+    trainer = Trainer(Settings(tmp_path, "gpu", 60.0, seed=0, device="cpu", workers=0))
+    phase = trainer.phases[0]
+    trainer._prepare(phase)
+    batch = next(trainer._batches(phase))
+    features = trainer._encode(batch)
+    logits, scores = trainer._draw(features, batch.points_xy)
+    for i in range(2):
+        one = FineFeatures(*(maps[i : i + 1] for maps in features))
+        own = slice(i * phase.n_points, (i + 1) * phase.n_points)
+        alone, its_scores = trainer._draw(one, batch.points_xy[i : i + 1])
+        torch.testing.assert_close(logits[own], alone, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(scores[own], its_scores, rtol=1e-4, atol=1e-4)
