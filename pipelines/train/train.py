@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import typer
@@ -37,7 +37,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from amg.models.build import build_nano
 from amg.models.checkpoint import load_weights
 from amg.models.fine_sam import FineSAMModel
-from amg.models.fine_tiny_vit import FineFeatures
+from amg.models.fine_tiny_vit import FineFeatures, FineTinyViT
 from pipelines.train.losses import (
     affinity_logits,
     border_weights,
@@ -147,7 +147,7 @@ class Trainer:
         self.model.train()
         if phase.draws_only:
             self.model.eval()  # norms of what is not trained keep their statistics
-            self.model.image_encoder.fine.train()
+            cast(FineTinyViT, self.model.image_encoder).fine.train()
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not phase.draws_only or name.startswith(_DRAWING))
 
