@@ -68,9 +68,12 @@ class FineTinyViT(TinyViT):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         quarter_dim, eighth_dim = options["embed_dims"][:2]
-        self.fine = FinePath(quarter_dim, eighth_dim, self.neck[0].out_channels)
+        embed_dim = cast(nn.Conv2d, self.neck[0]).out_channels
+        self.fine = FinePath(quarter_dim, eighth_dim, embed_dim)
 
-    def forward(self, x: torch.Tensor) -> FineFeatures:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - it gives more
+        self, x: torch.Tensor
+    ) -> FineFeatures:
         """Map (B, in_chans, S, S) to an embedding at S/16 and features at S/4 and S/8."""
         x = self.patch_embed(x)
         stages: list[torch.Tensor] = []
