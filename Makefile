@@ -2,8 +2,9 @@
 # to the command, as in `make bench ARGS="--imgsz 1024 --append"`.
 PYTHON ?= python3
 BIN := .venv/bin
-# The original SAM 2, to compare with. By its own account it would bring a second torch, and hydra.
-SAM2 := sam2==1.1.0 iopath portalocker
+# The original SAM 2, to compare with: with its dependencies, a second torch. And supervision, to be
+# read by: with them, a second OpenCV.
+ALONE := sam2==1.1.0 iopath portalocker supervision pydeprecate defusedxml
 
 .PHONY: demo test test-slow lint bench clean
 
@@ -37,7 +38,7 @@ bench: .venv/.bench  ## time, memory and masks beside the other generators; wher
 .venv/.dev: pyproject.toml
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' 'setuptools>=77' wheel
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(SAM2)
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(ALONE)
 	touch $@ .venv/.demo .venv/.bench
 
 clean:

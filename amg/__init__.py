@@ -22,6 +22,7 @@ from amg.errors import (
 if TYPE_CHECKING:
     from amg.config import Config, GeneratorConfig, load_config
     from amg.generate.generator import MaskGenerator
+    from amg.interop import to_supervision
     from amg.models.load import load_model
     from amg.records import ImageResult, Mask, Rle
     from amg.results import decode_mask, open_run
@@ -39,6 +40,7 @@ _HOMES = {
     "load_config": "amg.config",
     "load_model": "amg.models.load",
     "open_run": "amg.results",
+    "to_supervision": "amg.interop",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "load_config",
     "load_model",
     "open_run",
+    "to_supervision",
 ]
 
 

@@ -1,6 +1,7 @@
 """Configuration: strict pydantic models, one default in one place, YAML in, clear errors out."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +37,8 @@ class GeneratorConfig(_Strict):
 
     points_per_side: int | None = Field(default=32, ge=1, le=1024)
     """Points along one side of the image: points_per_side ** 2 prompts. None: `point_grids`."""
+    points_follow_aspect: bool = False
+    """About as many points, but at even distances: more along the longer side of a crop."""
     memory_budget: Annotated[ByteSize, Field(gt=0)] | None = None
     """Bytes, or "2GB", for prompts and masks in flight, beside the model, its image encoder's
     arrays and the image. None: a quarter of what the device has free."""
@@ -57,6 +60,8 @@ class GeneratorConfig(_Strict):
     """Box IoU above which the mask of lower predicted IoU goes, within a crop."""
     crop_n_layers: int = Field(default=0, ge=0, le=6)
     """Layers of crops beside the whole image; layer i has (2 ** i) ** 2 crops."""
+    crop_skip_image: bool = False
+    """Leave out the whole image: its crops alone, for images where everything is small."""
     crop_nms_thresh: UnitInterval = 0.7
     """Box IoU above which the mask of the larger crop goes, between crops."""
     crop_overlap_ratio: float = Field(default=512 / 1500, ge=0, lt=1)
@@ -68,6 +73,24 @@ class GeneratorConfig(_Strict):
     min_mask_region_area: int = Field(default=0, ge=0)
     """Fill holes and drop islands smaller than this many pixels; 0 leaves masks alone. On the final
     masks, SAM 2's too: its own generator does it on low-res logits, and on a GPU alone."""
+    mask_nms_thresh: UnitInterval = 1.0
+    """Mask IoU above which the mask of lower predicted IoU goes, among all that are left; 1 keeps
+    all. Boxes cannot tell a thing from what surrounds it, masks can: with this, `box_nms_thresh`
+    may be higher."""
+    min_area: int = Field(default=0, ge=0)
+    """Pixels that a final mask has at least. Areas decide last, after every NMS: a filter only
+    takes masks away, and never lets a near copy of what it removed come in."""
+    max_area: int | None = Field(default=None, ge=1)
+    """Pixels that a final mask has at most."""
+    max_area_fraction: float = Field(default=1.0, gt=0, le=1)
+    """The share of the image's pixels that a final mask has at most."""
+    find_parents: bool = False
+    """Tell of each final mask the smallest that contains it."""
+    parent_containment: float = Field(default=0.95, gt=0, le=1)
+    """The share of a mask that has to lie in a larger one for that to contain it."""
+    keep_candidates: bool = False
+    """Keep also what NMS chose from: all masks that passed the filters by score and by crop edge.
+    Rows are many times larger; `amg refilter` then needs no model for any NMS."""
     encoder_batch_size: int | None = Field(default=None, ge=1)
     """Crops that the image encoder takes at once. None: 1 on a CPU, 4 on other devices."""
 
@@ -80,6 +103,16 @@ class GeneratorConfig(_Strict):
             return values
         grids = [grid.tolist() if isinstance(grid, np.ndarray) else grid for grid in grids]
         return {"points_per_side": None, **values, "point_grids": grids}
+
+    @model_validator(mode="after")
+    def _check_what_goes_together(self) -> "GeneratorConfig":
+        if self.points_follow_aspect and self.point_grids is not None:
+            raise ConfigError("points_follow_aspect: point_grids say themselves where points are")
+        if self.crop_skip_image and not self.crop_n_layers:
+            raise ConfigError("crop_skip_image: nothing is left where crop_n_layers is 0")
+        if self.max_area is not None and self.max_area < self.min_area:
+            raise ConfigError(f"max_area: {self.max_area} is less than min_area: {self.min_area}")
+        return self
 
     @model_validator(mode="after")
     def _check_points(self) -> "GeneratorConfig":
@@ -109,6 +142,12 @@ class ModelConfig(_Strict):
     """All but float32 are faster and change masks a little; tf32 and most of bf16 need a GPU."""
     compile: bool = False
     """Compile the image encoder, for a minute or so at the first image of each process."""
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> "ModelConfig":
+        if self.precision == "tf32" and self.device == "cpu":
+            raise ConfigError("precision: tf32 is a GPU's, and device is cpu")
+        return self
 
 
 class RunConfig(_Strict):
@@ -161,6 +200,20 @@ class Config(_Strict):
     engine: EngineConfig = EngineConfig()
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, and numbers such as 1e-3, which by the letter are words."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str | bytes) -> Any:
+    """The value in a YAML text, of plain types alone. Raises yaml.YAMLError."""
+    return yaml.load(text, _YamlLoader)  # noqa: S506 - it is a SafeLoader
+
+
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply overrides of the form `section.key=value`, values in YAML.
 
@@ -174,7 +227,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -197,7 +250,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override!r}: {section} is no section")
     try:
-        tree[key] = yaml.safe_load(text)
+        tree[key] = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
 

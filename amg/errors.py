@@ -55,6 +55,10 @@ class RunInUseError(InterruptedRunError):
     """Another driver is at work on the folder."""
 
 
+class EvaluationError(AmgError, ValueError):
+    """Masks cannot be compared with a ground truth: it is damaged, of other images, or no such."""
+
+
 class ImageError(AmgError, ValueError):
     """An image cannot be read.
 

@@ -4,7 +4,8 @@ Shapes use one legend everywhere: B images or crops, N prompts, M masks, T token
 h w low resolution, H W full resolution. Boxes are XYXY inside and XYWH where results leave.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -27,7 +28,8 @@ class Mask:
     Boxes are XYWH in the image's pixels; the width and height of `bbox_xywh` are differences of
     the first and last index, as in the original generator: one less than a count of pixels.
     `level` is which of the model's three outputs for a point this was, 0 to 2, and 0 if it gave
-    one; `crop_layer` 0 is the whole image.
+    one; `crop_layer` 0 is the whole image. `parent` is the index, among the image's masks, of the
+    smallest mask that contains this one: None if there is none, or if none was looked for.
     """
 
     rle: Rle
@@ -39,6 +41,28 @@ class Mask:
     crop_box_xywh: tuple[int, int, int, int]
     crop_layer: int
     level: int
+    parent: int | None = None
+
+
+def keep_masks(masks: Sequence[Mask], kept: Sequence[int]) -> tuple[Mask, ...]:
+    """The masks of an index, in its order: whose parent is not among them gets the next that is.
+
+    That is the parent's parent, and so on; None where no ancestor is kept.
+    """
+    places = {old: new for new, old in enumerate(kept)}
+
+    def place_of(ancestor: int | None) -> int | None:
+        for _ in masks:  # no more often: a damaged file may have parents in a circle
+            if ancestor is None or ancestor in places:
+                break
+            ancestor = masks[ancestor].parent
+        return None if ancestor is None else places.get(ancestor)
+
+    chosen = (masks[i] for i in kept)
+    return tuple(
+        mask if mask.parent is None else replace(mask, parent=place_of(mask.parent))
+        for mask in chosen
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +78,15 @@ class StageSeconds:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """The masks of one image of `size_hw` = (H, W) pixels, in the original generator's order."""
+    """The masks of one image of `size_hw` = (H, W) pixels, in the original generator's order.
+
+    `candidates`, where they were to be kept, are those that NMS chose from, in the prompts' order.
+    """
 
     size_hw: tuple[int, int]
     masks: tuple[Mask, ...]
     seconds: StageSeconds = StageSeconds()
+    candidates: tuple[Mask, ...] | None = None
 
     def to_annotations(self) -> list[dict[str, Any]]:
         """Give the list of dicts that `SamAutomaticMaskGenerator.generate` gives with COCO RLE."""

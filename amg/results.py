@@ -1,19 +1,23 @@
 """Read what a run has committed, while it goes on or when it is done."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from amg.errors import ConfigError, ImageError, RunError
+from amg.io.planned import PlannedInputs, read_planned_image
 from amg.io.run_folder import Commit, Tally, read_commits, require_plan
 from amg.io.schema import SCHEMA, ImageRow
-from amg.io.shards import read_shard
+from amg.io.shards import read_rows, read_shard
+from amg.io.sources import ImageSource
 from amg.io.storage import open_storage
 from amg.ops import rle
-from amg.records import Mask
+from amg.records import Mask, keep_masks
 
 
 class RunResults:
@@ -25,6 +29,7 @@ class RunResults:
         Raises RunError for a folder without a plan or with damaged commits.
         """
         self._storage = open_storage(out)
+        self.address = self._storage.address
         self.plan = require_plan(self._storage)
         self.commits: dict[int, Commit] = read_commits(self._storage, self.plan)
 
@@ -44,6 +49,53 @@ class RunResults:
         paths = [f"{root}/{commit.file}" for commit in self.commits.values()]
         return ds.dataset(paths, schema=SCHEMA, format="parquet", filesystem=filesystem)
 
+    def row(self, image_id: str) -> ImageRow:
+        """The row of one image. Raises RunError if none was planned or committed."""
+        number, _ = self._find(image_id)
+        shard = number // self.plan.images_per_shard
+        if shard not in self.commits:
+            raise RunError(f"{self._storage.url()}: {image_id!r} is not done yet")
+        name, place = self.commits[shard].file, number - self.plan.shard_rows(shard).start
+        with self._storage.open(name) as file:
+            (row,) = read_rows(file, name, [place])
+        return row
+
+    def image(self, row: ImageRow) -> np.ndarray:
+        """Read the image of a row again: (H, W, 3) uint8 RGB, as the model saw it.
+
+        Raises ImageError if it is not there any more or is another one, StorageError.
+        """
+        _, source = self._find(row.image_id)
+        try:
+            return read_planned_image(source, row.sha256)
+        except ImageError as error:
+            raise ImageError(error.status, f"{row.uri}: {error}") from error
+
+    def _find(self, image_id: str) -> tuple[int, ImageSource]:
+        with closing(PlannedInputs(self._storage)) as inputs:
+            found = inputs.find([image_id])
+            if image_id in found:
+                return found[image_id]
+            first = inputs.read(range(min(3, self.plan.n_images)))
+        ids = ", ".join(repr(source.image_id) for source in first)
+        where = self._storage.url()
+        raise RunError(f"{where}: no image {image_id!r} was planned; the first are {ids}")
+
+    @property
+    def files(self) -> list[str]:
+        """The committed shards, in order: paths, or URLs of an object store."""
+        return [self._storage.url(commit.file) for commit in self.commits.values()]
+
+    def mask_table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row a mask: `image_id`, `height`, `width`, `mask_id`, and fields of the mask.
+
+        `mask_id` is the index in its image's list; `columns`: which of the mask's fields, or all.
+        In memory, some 200 bytes a mask with its counts.
+        """
+        batches = self.dataset().to_batches(columns=["image_id", "height", "width", "masks"])
+        schema = _mask_schema(columns)
+        return pa.Table.from_batches([_explode(b, schema) for b in batches if len(b)], schema)
+
     def to_table(self, columns: list[str] | None = None) -> pa.Table:
         """Some columns of all rows, in memory."""
         return self.dataset().to_table(columns=columns)
@@ -51,17 +103,47 @@ class RunResults:
     def rows(
         self, *, min_predicted_iou: float = 0.0, min_stability_score: float = 0.0
     ) -> Iterator[ImageRow]:
-        """Rows in the order of the plan, with those of their masks that score at least so much."""
+        """Rows in the order of the plan, with those of their masks that score at least so much.
+
+        A mask whose parent scores less gets the parent's, as `keep_masks` has it.
+        """
         for commit in self.commits.values():
             with self._storage.open(commit.file) as file:
                 for row in read_shard(file, commit.file):
-                    masks = tuple(
-                        mask
-                        for mask in row.masks
+                    kept = [
+                        index
+                        for index, mask in enumerate(row.masks)
                         if mask.predicted_iou >= min_predicted_iou
                         and mask.stability_score >= min_stability_score
-                    )
-                    yield replace(row, masks=masks)
+                    ]
+                    yield replace(row, masks=keep_masks(row.masks, kept))
+
+
+_MASK_FIELDS: pa.StructType = SCHEMA.field("masks").type.value_type
+
+
+def _mask_schema(columns: Sequence[str] | None) -> pa.Schema:
+    names = [field.name for field in _MASK_FIELDS] if columns is None else columns
+    if unknown := [name for name in names if _MASK_FIELDS.get_field_index(name) < 0]:
+        there = ", ".join(field.name for field in _MASK_FIELDS)
+        raise ConfigError(f"columns: masks have no {unknown[0]!r}; there are {there}")
+    of_image = [SCHEMA.field(name) for name in ("image_id", "height", "width")]
+    of_mask = [_MASK_FIELDS.field(name) for name in names]
+    return pa.schema([*of_image, pa.field("mask_id", pa.int32()), *of_mask])
+
+
+def _explode(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """One row for each mask of a batch of images."""
+    masks: pa.ListArray = batch.column("masks")
+    lengths = masks.value_lengths().fill_null(0).to_numpy()
+    firsts = np.cumsum(lengths) - lengths
+    of_image = pa.array(np.repeat(np.arange(len(batch)), lengths))
+    numbers = np.arange(lengths.sum()) - np.repeat(firsts, lengths)
+    fields: pa.StructArray = masks.flatten()
+    columns = [batch.column(name).take(of_image) for name in ("image_id", "height", "width")]
+    columns.append(pa.array(numbers, pa.int32()))
+    columns += [fields.field(field.name) for field in list(schema)[len(columns) :]]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def open_run(out: str | os.PathLike[str]) -> RunResults:

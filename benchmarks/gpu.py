@@ -19,8 +19,9 @@ from PIL import Image
 
 from amg.config import GeneratorConfig, load_config
 from amg.evaluate.parity import compare_annotations
+from amg.generate.crops import Crop
 from amg.generate.generator import MaskGenerator
-from amg.generate.points import layer_grids
+from amg.generate.points import crop_points
 from amg.io.images import decode_image
 from amg.io.reading import read_bytes
 from amg.models.load import load_model
@@ -91,7 +92,7 @@ def measure_rates(
     peak = peak_mb(model.device)
 
     pixels, (frame, *_) = model.preprocess([image] * allowance.encoder_batch_size)
-    points_xy = layer_grids(generator.config)[0] * np.array(image.shape[1::-1])
+    points_xy = crop_points(Crop((0, 0, *image.shape[1::-1]), 0), generator.config)
     at_once = allowance.points_per_batch
     # As the generator does.
     with torch.backends.cudnn.flags(allow_tf32=False):

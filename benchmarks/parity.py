@@ -4,26 +4,27 @@
     python -m benchmarks.parity PHOTO... --precision bf16 [--against plain]
 
 In float32 it exits with 1 where a photo's masks are not the same. Other precisions are not meant to
-be: how many masks are found again says how much they change.
+be: how many masks are found again says how much they change. Two runs over the same images are
+compared by `amg eval OUT --against OTHER`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from amg.config import load_config
-from amg.evaluate.parity import MIN_IOU_FOUND, best_ious, compare_annotations
+from amg.evaluate.parity import read_annotations
+from amg.evaluate.runs import Comparison, compare_images, summarise_comparisons
 from amg.generate.generator import MaskGenerator
 from amg.io.images import decode_image
 from amg.io.reading import read_bytes
 from amg.models.load import load_model
+from amg.records import Mask
 from benchmarks.original import original_generator
-
-Annotations = list[dict[str, Any]]
 
 
 class Reference(StrEnum):
@@ -53,43 +54,41 @@ def main(
     ours = load_model(model, **given, precision=config.model.precision)
     generator = MaskGenerator(ours, config.generator)
     reference = _reference(against, MaskGenerator(of_float32, config.generator))
-    ious, n_ours, n_identical, n_exact = [], 0, 0, 0
+    compared = []
     for path in photos:
         image = decode_image(read_bytes(path)).rgb
-        expected, found = reference(image), generator.generate(image).to_annotations()
-        report = compare_annotations(expected, found)
-        ious.append(best_ious(expected, found))
-        n_ours += report.n_ours
-        n_identical += report.n_identical
-        n_exact += report.exact
-        line = f"{path.name}: {_counts(ious[-1], report.n_ours)}"
+        expected, found = reference(image), generator.generate(image).masks
+        compared.append(compare_images(path.name, expected, found))
+        line = f"{path.name}: {_counts(summarise_comparisons(compared[-1:]))}"
         if precision == "float32":
+            report = compared[-1].parity
             line += f"; {report.n_identical} identical in place, least IoU {report.min_iou:.6f}, "
             line += f"largest score difference {report.max_score_difference:.1e}"
             line += "" if report.exact else "  NOT EXACT"
         typer.echo(line)
-    together = np.concatenate(ious)
+    together = summarise_comparisons(compared)
     typer.echo(
-        f"all {len(photos)}: {_counts(together, n_ours)}; {n_identical} identical in place; "
-        f"{n_exact} photos exact"
+        f"all {len(photos)}: {_counts(together)}; {together.n_identical} identical in place; "
+        f"{together.n_exact} photos exact"
     )
-    raise typer.Exit(0 if precision != "float32" or n_exact == len(photos) else 1)
+    raise typer.Exit(0 if precision != "float32" or together.n_exact == len(photos) else 1)
 
 
-def _reference(against: Reference, exact: MaskGenerator) -> Callable[[np.ndarray], Annotations]:
+def _reference(against: Reference, exact: MaskGenerator) -> Callable[[np.ndarray], Sequence[Mask]]:
     if against is Reference.ORIGINAL:
-        return original_generator(exact.model, exact.config).generate
+        generate = original_generator(exact.model, exact.config).generate
+        return lambda image: read_annotations(generate(image))
     exact.model.plain = True
-    return lambda image: exact.generate(image).to_annotations()
+    return lambda image: exact.generate(image).masks
 
 
-def _counts(ious: np.ndarray, n_ours: int) -> str:
+def _counts(comparison: Comparison) -> str:
     """How many masks there are, and how well the reference's are found again."""
-    found = f"{len(ious)} masks, ours {n_ours}, found {(ious >= MIN_IOU_FOUND).sum()}"
-    if not len(ious):
-        return found
-    tenth, half = np.quantile(ious, (0.1, 0.5))
-    return f"{found} (best IoU: median {half:.4f}, a tenth below {tenth:.4f})"
+    counts = f"{comparison.n_reference} masks, ours {comparison.n_ours}, found {comparison.n_found}"
+    if not comparison.n_reference:
+        return counts
+    quantiles = comparison.best_iou_quantiles
+    return f"{counts} (best IoU: median {quantiles[0.5]:.4f}, a tenth below {quantiles[0.1]:.4f})"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from amg.config import GeneratorConfig
-from amg.generate.points import layer_grids
+from amg.generate.crops import Crop
+from amg.generate.points import crop_points
 from amg.models.load import build_model
 from amg.models.registry import get_spec
 from amg.models.sam import SAMModel
@@ -33,7 +34,7 @@ def let_half_pass(model: SAMModel, image: np.ndarray, config: GeneratorConfig) -
     Random weights score anyhow, and how many candidates pass decides how much there is to do.
     Stability filters nothing.
     """
-    points_xy = layer_grids(config)[0] * np.array(image.shape[1::-1])
+    points_xy = crop_points(Crop((0, 0, *image.shape[1::-1]), 0), config)
     pixels, (frame,) = model.preprocess([image])
     features = model.encode(pixels)[0]
     batches = model.decode(features, frame, points_xy, 0.0, _POINTS_PER_BATCH)

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import torch
 
-from amg.generate import filters, generator, regions, waiting
+from amg.generate import filters, generator, regions, selection, waiting
 from amg.models.interface import PromptableModel
 
 STAGES = ("encode", "decode", "measure", "nms", "rle")
@@ -46,7 +46,7 @@ def _places(model: PromptableModel) -> Iterator[tuple[Any, str, str]]:
     yield model, "decode", "decode"
     yield filters, "measure_masks", "measure"
     yield waiting, "suppress_duplicates", "nms"
-    yield generator, "suppress_duplicates", "nms"
+    yield selection, "suppress_duplicates", "nms"
     yield regions, "suppress_duplicates", "nms"
     yield generator, "encode_masks", "rle"
 

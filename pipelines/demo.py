@@ -15,7 +15,7 @@ from amg.config import load_config
 from amg.io.images import decode_image
 from amg.io.reading import read_bytes
 from amg.results import open_run
-from amg.view.overlay import draw_side_by_side
+from amg.view.overlay import beside, draw_overlay
 from pipelines.run import Run
 
 # In the wheel itself: no download.
@@ -37,7 +37,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder for photos, masks and pi
     for row in open_run(out / "masks").rows():
         photo = decode_image(read_bytes(out / "photos" / row.image_id)).rgb
         picture = out / f"{Path(row.image_id).stem}.png"
-        Image.fromarray(draw_side_by_side(photo, row.masks)).save(picture)
+        Image.fromarray(beside(photo, draw_overlay(photo, row.masks))).save(picture)
         typer.echo(f"{row.image_id}: {len(row.masks)} masks: look at {picture}")
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from amg.errors import AmgError, InterruptedRunError, ShardError, StorageError
+from amg.io.planned import PlannedInputs
 from amg.io.run_folder import Commit, Plan, Tally, attempt_file
 from amg.io.storage import LocalStorage, Storage
 from pipelines.commit import (
@@ -31,7 +32,6 @@ from pipelines.messages import (
     ShardResult,
     WorkerSetup,
 )
-from pipelines.plan import PlannedInputs
 from pipelines.schedule import Schedule
 
 logger = logging.getLogger(__name__)

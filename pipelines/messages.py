@@ -1,11 +1,12 @@
 """What a driver and its workers say to each other: small, frozen, picklable."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from amg.config import Config
 from amg.io.run_folder import Tally
+from amg.io.schema import ImageRow
 from amg.io.sources import ImageSource
 from amg.records import ImageResult
 
@@ -29,12 +30,25 @@ Must be importable where the worker runs, since it travels by name.
 """
 
 
+class ShardWorker(Protocol):
+    """What does shards, one at a time, wherever it lives."""
+
+    def run(self, task: "ShardTask") -> "ShardResult":
+        """Do a shard, and publish its file."""
+        ...
+
+
+MakeWorker = Callable[["WorkerSetup", Callable[["Progress"], None]], ShardWorker]
+"""Builds a worker that reports its progress to the second argument; it travels by name too."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
     """What a worker needs before its first shard.
 
     `fingerprint` and `metadata` go into each shard; `weights_sha256` is what the plan was made
-    with: a worker that finds other weights refuses to work.
+    with: a worker that finds other weights refuses to work. `make_worker`: for workers that do
+    something else than segmenting.
     """
 
     out: str
@@ -43,6 +57,7 @@ class WorkerSetup:
     fingerprint: str
     weights_sha256: str | None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    make_worker: MakeWorker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,10 @@ class Progress:
     tally: Tally = Tally()
     beat: int = 0
     busy_s: float = 0.0
+
+    def after(self, row: ImageRow) -> "Progress":
+        """The progress when one more row is written."""
+        return replace(self, tally=self.tally + Tally.of(row))
 
 
 @dataclass(frozen=True, slots=True)

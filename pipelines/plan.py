@@ -25,12 +25,14 @@ import yaml
 from amg.config import Config, GeneratorConfig
 from amg.errors import ConfigError, RunError, StorageError
 from amg.io.access import is_passing
+from amg.io.planned import INPUTS_SCHEMA
 from amg.io.run_folder import (
     COMMITS,
     CONFIG,
     EVENTS,
     INPUTS,
     PLAN,
+    REFILTERED,
     REPORT,
     SUCCESS,
     Plan,
@@ -47,19 +49,6 @@ logger = logging.getLogger(__name__)
 _BATCH = 32_768
 _SHOWN = 5
 _NOT_DECISIVE = {"memory_budget", "points_per_batch", "encoder_batch_size"}  # speed and memory only
-
-INPUTS_SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.large_string(), nullable=False),
-        pa.field("uri", pa.large_string(), nullable=False),
-        pa.field("path", pa.large_binary(), nullable=False),
-        pa.field("offset", pa.int64()),
-        pa.field("size", pa.int64()),
-        pa.field("column", pa.dictionary(pa.int32(), pa.string())),
-        pa.field("row", pa.int64()),
-    ]
-)
-"""A row of inputs.parquet is an `ImageSource`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,6 @@ def resolve(config: Config) -> tuple[Config, str]:
 
 def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[str, Any]:
     """All that decides a run's rows and their places."""
-    generator: GeneratorConfig = config.generator
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs_sha256": inputs_sha256,
@@ -101,12 +89,17 @@ def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[st
             "precision": config.model.precision,
             "weights_sha256": weights_sha256,
         },
-        "generator": generator.model_dump(mode="json", exclude=_NOT_DECISIVE),
+        "generator": decisive(config.generator),
         "run": {
             "images_per_shard": config.run.images_per_shard,
             "max_image_pixels": config.run.max_image_pixels,
         },
     }
+
+
+def decisive(generator: GeneratorConfig) -> dict[str, Any]:
+    """The parameters that decide which masks there are."""
+    return generator.model_dump(mode="json", exclude=_NOT_DECISIVE)
 
 
 def fingerprint(identity_: Mapping[str, Any]) -> str:
@@ -139,7 +132,7 @@ def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
             pass
         _compare(found, identity(config, weights_sha256, listing.sha256), listing, job, storage)
         if storage.size(CONFIG) is None:  # the planner was killed in between
-            storage.write(CONFIG, _as_yaml(config))
+            storage.write(CONFIG, as_yaml(config))
         return found, config
     if storage.size(CONFIG) is not None:
         raise RunError(f"{storage.url(CONFIG)} is there, and no run wrote it: take another folder")
@@ -154,11 +147,12 @@ def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
         images_per_shard=config.run.images_per_shard,
     )
     storage.write(PLAN, to_json(plan))
-    storage.write(CONFIG, _as_yaml(config))
+    storage.write(CONFIG, as_yaml(config))
     return plan, config
 
 
-def _as_yaml(config: Config) -> bytes:
+def as_yaml(config: Config) -> bytes:
+    """A configuration as its file."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
 
 
@@ -238,13 +232,15 @@ def _duplicates(ids: pa.ChunkedArray) -> Exception:
 def check_config(plan: Plan, config: Config) -> None:
     """Raise RunError if rows of this configuration would not be those of the plan."""
     planned = plan.identity
+    if REFILTERED in planned:
+        raise RunError("made by refilter: do this to the run that it was made from, then refilter")
     now = identity(config, planned["model"]["weights_sha256"], planned["inputs_sha256"])
     if fingerprint(now) != plan.fingerprint:
-        raise RunError(f"not the run that was planned ({'; '.join(_said(planned, now))})")
+        raise RunError(f"not the run that was planned ({'; '.join(differences(planned, now))})")
 
 
-def _said(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two identities, but for the inputs."""
+def differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, but for the inputs: a line each."""
     return [
         f"{key}: {_short(was)} planned, {_short(is_)} now"
         for key, was, is_ in _differences(planned, now)
@@ -258,11 +254,11 @@ def _compare(
     """Raise RunError with all that differs between a plan and what is asked for now."""
     if fingerprint(now) == plan.fingerprint:
         return
-    differences = _said(plan.identity, now)
+    said = differences(plan.identity, now)
     if now["inputs_sha256"] != plan.identity.get("inputs_sha256"):
-        differences.append(_changed_inputs(plan, listing, job, storage))
+        said.append(_changed_inputs(plan, listing, job, storage))
     raise RunError(
-        f"{storage.url()} holds another run ({'; '.join(differences)}). "
+        f"{storage.url()} holds another run ({'; '.join(said)}). "
         "Take another folder, or --overwrite to begin anew"
     )
 
@@ -294,48 +290,6 @@ def _changed_inputs(plan: Plan, listing: Listing, job: Job, storage: Storage) ->
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 24 else f"{text[:20]}..."
-
-
-class PlannedInputs:
-    """Reads the sources of shards from inputs.parquet, keeping the last part that was read."""
-
-    def __init__(self, storage: Storage) -> None:
-        """Open the planned inputs. Raises StorageError, RunError for what is no such file."""
-        self._where = storage.url(INPUTS)
-        self._file: Any = storage.open(INPUTS)  # pyarrow takes any object with read and seek
-        try:
-            self._parquet = pq.ParquetFile(self._file)
-        except (OSError, pa.ArrowException) as error:
-            raise RunError(f"{self._where}: cannot be read: {error}") from error
-        metadata = self._parquet.metadata
-        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        self._starts = np.cumsum([0, *sizes])
-        self._group, self._table = -1, INPUTS_SCHEMA.empty_table()
-
-    def read(self, rows: range) -> list[ImageSource]:
-        """The sources of a range of planned rows."""
-        sources: list[ImageSource] = []
-        at = rows.start
-        while at < rows.stop:
-            group = int(np.searchsorted(self._starts, at, side="right")) - 1
-            if group != self._group:
-                self._group, self._table = group, self._read_group(group)
-            offset = at - int(self._starts[group])
-            part = self._table.slice(offset, rows.stop - at)
-            sources += [ImageSource(**values) for values in part.to_pylist()]
-            at += len(part)
-        return sources
-
-    def _read_group(self, group: int) -> pa.Table:
-        try:
-            return self._parquet.read_row_group(group, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise StorageError(f"{self._where}: cannot be read: {error}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._parquet.close()
-        self._file.close()
 
 
 def clear(storage: Storage) -> None:

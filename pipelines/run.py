@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from amg.config import Config
+from amg.config import Config, read_yaml
 from amg.errors import ConfigError, InterruptedRunError, RunError
 from amg.io.retry import with_backoff
 from amg.io.run_folder import (
     CONFIG,
+    REFILTERED,
     Commit,
     Plan,
     Tally,
@@ -42,7 +43,8 @@ class RunReport:
 
     `failed_shards` could not be done and are left for the next run, `stopped` says why the run
     ended early. `session_images` were done in `session_s` by the driver that wrote this, which had
-    no more to do if `session_is_done`: others may still be at other slices.
+    no more to do if `session_is_done`: others may still be at other slices. `refiltered_from` is
+    the run whose stored rows it was made of, `is_approximate` whether a fresh one may differ.
     """
 
     n_images: int
@@ -54,6 +56,8 @@ class RunReport:
     session_images: int = 0
     session_s: float = 0.0
     session_is_done: bool = False
+    refiltered_from: str | None = None
+    is_approximate: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -98,7 +102,7 @@ class Run:
         a folder that holds another run, InterruptedRunError for one that is in use and where
         workers cannot be had, StorageError for one that keeps failing.
         """
-        with _Signals() as signals, hold_lease(self.storage, self._slice) as lease:
+        with Signals() as signals, hold_lease(self.storage, self._slice) as lease:
             with hold_planning_lease(self.storage):
                 if self._overwrite:
                     clear(self.storage)
@@ -124,7 +128,7 @@ def retry_failed(
     """
     storage = open_storage(out)
     plan = require_plan(storage)
-    with _Signals() as signals, hold_lease(storage) as lease:
+    with Signals() as signals, hold_lease(storage) as lease:
         config = change(read_config(storage))
         check_config(plan, config)
         commits = read_commits(storage, plan)
@@ -140,7 +144,7 @@ def read_config(storage: Storage) -> Config:
     if data is None:
         raise RunError(f"{storage.url(CONFIG)} is missing")
     try:
-        return Config(**yaml.safe_load(data))
+        return Config(**read_yaml(data))
     except (TypeError, yaml.YAMLError, ConfigError) as error:
         raise RunError(f"{storage.url(CONFIG)}: no valid configuration: {error}") from error
 
@@ -174,7 +178,7 @@ def work(
     commits: dict[int, Commit],
     todo: list[int],
     watch: Watch,
-    signals: "_Signals",
+    signals: "Signals",
     earlier_files: dict[int, str] | None = None,
 ) -> RunReport:
     """Do the shards `todo`, and write the report."""
@@ -203,10 +207,18 @@ def summarize(out: str | os.PathLike[str]) -> RunReport:
     plan = require_plan(storage)
     commits = read_commits(storage, plan)
     tally = Tally.total(commit.tally for commit in commits.values())
-    return RunReport(plan.n_images, plan.n_shards, len(commits), tally)
+    origin = plan.identity.get(REFILTERED, {})
+    return RunReport(
+        plan.n_images,
+        plan.n_shards,
+        len(commits),
+        tally,
+        refiltered_from=origin.get("run_id"),
+        is_approximate=origin.get("approximate", False),
+    )
 
 
-class _Signals:
+class Signals:
     """SIGINT and SIGTERM end a run in order, where Python lets us listen to them.
 
     While it is planned they raise InterruptedRunError; a driver that was told of is asked to stop.
@@ -216,7 +228,7 @@ class _Signals:
         self._driver: Driver | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             self._before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
             self._listen()

@@ -11,19 +11,20 @@ from pipelines.messages import (
     Progress,
     Ready,
     ShardTask,
+    ShardWorker,
     WorkerSetup,
 )
 from pipelines.worker import Worker
 
 
-def begin(worker: int, setup: WorkerSetup, tell: Callable[[Event], None]) -> Worker | None:
+def begin(worker: int, setup: WorkerSetup, tell: Callable[[Event], None]) -> ShardWorker | None:
     """Start a worker. None if it cannot be started for a reason that people can mend."""
 
     def report(progress: Progress) -> None:
         tell(Moved(worker, progress))
 
     try:
-        made = Worker(setup, report)
+        made = (setup.make_worker or Worker)(setup, report)
     except AmgError as error:
         tell(Failed(worker, None, error))
         return None
@@ -31,7 +32,7 @@ def begin(worker: int, setup: WorkerSetup, tell: Callable[[Event], None]) -> Wor
     return made
 
 
-def attempt(worker: int, made: Worker, task: ShardTask) -> Event:
+def attempt(worker: int, made: ShardWorker, task: ShardTask) -> Event:
     """One shard. Errors that are none of ours pass: what raises them is not to be trusted."""
     try:
         return Finished(worker, made.run(task))

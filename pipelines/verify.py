@@ -1,7 +1,7 @@
 """Is a run's folder what it claims to be? Every committed byte is looked at again."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -9,12 +9,13 @@ from multiprocessing import get_context
 from typing import BinaryIO
 
 from amg.errors import AmgError, RleError
+from amg.io.planned import PlannedInputs
 from amg.io.run_folder import SUCCESS, Commit, Plan, Tally, read_commits, require_plan
 from amg.io.schema import ImageRow
 from amg.io.shards import read_shard
 from amg.io.storage import open_storage
 from amg.ops import rle
-from pipelines.plan import PlannedInputs
+from amg.records import Mask
 
 _SHOWN_PER_SHARD = 5
 
@@ -32,7 +33,8 @@ def verify(out: str, processes: int = 1) -> Iterator[Verdict]:
     """Compare each commit with its file, and each file with the plan; then the whole.
 
     Checked: a commit for every shard, the file's sha256, its rows' ids against the plan in order,
-    its counts, and each mask's RLE: valid, of the image's size and with the stored area.
+    its counts, and each mask's RLE: valid, of the image's size and with the stored area; and that
+    parents are masks of the image, and larger.
 
     Raises RunError for a folder without a plan, or with commits of another.
     """
@@ -68,7 +70,7 @@ def _check(out: str, plan: Plan, commit: Commit) -> Verdict:
                 problems.append(f"{commit.file}: its sha256 is not that of the commit")
             file.seek(0)
             tally = Tally()
-            for row in read_shard(file, commit.file):
+            for row in read_shard(file, commit.file, candidates=True):
                 rows.append(row.image_id)
                 tally += Tally.of(row)
                 problems += _check_row(row)
@@ -102,11 +104,21 @@ def _check_counts(
 
 
 def _check_row(row: ImageRow) -> Iterator[str]:
-    for index, mask in enumerate(row.masks):
-        try:
-            found = rle.validate(mask.rle.counts, mask.rle.size_hw)
-        except RleError as error:
-            yield f"{row.image_id}: masks[{index}]: {error}"
-            continue
-        if rle.area(found) != mask.area:
-            yield f"{row.image_id}: masks[{index}]: area {mask.area}, its RLE has another"
+    for name, masks in (("masks", row.masks), ("candidates", row.candidates or ())):
+        for index, mask in enumerate(masks):
+            if problem := _problem_of(mask, masks):
+                yield f"{row.image_id}: {name}[{index}]: {problem}"
+
+
+def _problem_of(mask: Mask, masks: Sequence[Mask]) -> str | None:
+    """What is wrong with one mask of an image's."""
+    try:
+        found = rle.validate(mask.rle.counts, mask.rle.size_hw)
+    except RleError as error:
+        return str(error)
+    if rle.area(found) != mask.area:
+        return f"area {mask.area}, its RLE has another"
+    parent = mask.parent
+    if parent is None or (0 <= parent < len(masks) and masks[parent].area > mask.area):
+        return None
+    return f"its parent {parent} is no larger mask of the image"

@@ -13,11 +13,11 @@ from amg.config import Config
 from amg.errors import CheckpointError
 from amg.io.failpoints import reach
 from amg.io.retry import with_backoff
-from amg.io.run_folder import Tally, attempt_file, shard_file, to_json
+from amg.io.run_folder import attempt_file, shard_file, to_json
 from amg.io.schema import FAILED, ImageRow
 from amg.io.shards import ShardWriter, check_shard, read_shard, read_statuses
 from amg.io.sources import ImageSource
-from amg.io.storage import open_storage
+from amg.io.storage import Storage, open_storage
 from amg.records import ImageResult
 from pipelines.messages import Progress, Segmenter, ShardResult, ShardTask, WorkerSetup
 from pipelines.prefetch import LoadedImage, load_ahead
@@ -74,27 +74,16 @@ class Worker:
         hold what was written.
         """
         self._progress = Progress(task.attempt)
-        name = shard_file(task.shard, task.attempt)
-        metadata = {
-            **self._setup.metadata,
-            "amg.shard": str(task.shard),
-            "amg.attempt": task.attempt,
-            "amg.plan": self._setup.fingerprint,
-        }
         self._mark(task)  # a durable sign of this attempt: it counts if nobody survives it
         reach("shard.begun")
-        with self._storage.staged(name) as staged:
-            with ShardWriter(staged, metadata) as writer, closing(self._rows(task)) as rows:
-                for row in rows:
-                    writer.write(row)
-                    self._count(row)
-            sha256 = check_shard(staged, [source.image_id for source in task.sources])
-            n_bytes = staged.stat().st_size
-            with_backoff(lambda: self._storage.publish(staged, name))
-        progress = self._progress
-        return ShardResult(
-            task.shard, task.attempt, name, n_bytes, sha256, progress.tally, progress.busy_s
-        )
+        with closing(self._counted(task)) as rows:
+            return publish_shard(self._storage, self._setup, task, rows, lambda: self._progress)
+
+    def _counted(self, task: ShardTask) -> Generator[ImageRow]:
+        with closing(self._rows(task)) as rows:
+            for row in rows:
+                yield row
+                self._progress = self._progress.after(row)
 
     def _mark(self, task: ShardTask) -> None:
         """Write down durably which attempt this is, and which images are in flight."""
@@ -147,7 +136,7 @@ class Worker:
     def _good_rows(self, earlier_file: str | None) -> Generator[ImageRow]:
         if earlier_file is not None:
             with self._storage.open(earlier_file) as file:
-                rows = read_shard(file, earlier_file)
+                rows = read_shard(file, earlier_file, candidates=True)
                 yield from (row for row in rows if row.status not in FAILED)
 
     def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
@@ -204,9 +193,6 @@ class Worker:
         in_flight = tuple(i for i in self._progress.in_flight if i not in indices)
         self._advance(replace(self._progress, in_flight=in_flight))
 
-    def _count(self, row: ImageRow) -> None:
-        self._progress = replace(self._progress, tally=self._progress.tally + Tally.of(row))
-
     def _beat(self) -> None:
         """A step inside the generator: news once a second, that this worker is not stuck."""
         self._count_busy()
@@ -223,6 +209,36 @@ class Worker:
         self._progress = replace(progress, beat=progress.beat + 1)
         self._reported_at = time.monotonic()
         self._report(self._progress)
+
+
+def publish_shard(
+    storage: Storage,
+    setup: WorkerSetup,
+    task: ShardTask,
+    rows: Iterable[ImageRow],
+    progress: Callable[[], Progress],
+) -> ShardResult:
+    """Write a task's rows, look at the finished file, and publish it.
+
+    progress: asked when all is done. Raises StorageError for a storage that keeps failing,
+    ShardError for a file that does not hold what was written.
+    """
+    name = shard_file(task.shard, task.attempt)
+    metadata = {
+        **setup.metadata,
+        "amg.shard": str(task.shard),
+        "amg.attempt": task.attempt,
+        "amg.plan": setup.fingerprint,
+    }
+    with storage.staged(name) as staged:
+        with ShardWriter(staged, metadata) as writer:
+            for row in rows:
+                writer.write(row)
+        sha256 = check_shard(staged, [source.image_id for source in task.sources])
+        n_bytes = staged.stat().st_size
+        with_backoff(lambda: storage.publish(staged, name))
+    done = progress()
+    return ShardResult(task.shard, task.attempt, name, n_bytes, sha256, done.tally, done.busy_s)
 
 
 def _is_device_lost(error: Exception) -> bool:
@@ -269,6 +285,7 @@ def _with_masks(row: ImageRow, result: ImageResult) -> ImageRow:
         row,
         status="ok" if result.masks else "empty",
         masks=result.masks,
+        candidates=result.candidates,
         encode_s=result.seconds.encode,
         masks_s=result.seconds.masks,
     )

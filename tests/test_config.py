@@ -109,3 +109,22 @@ def test_the_file_of_defaults_shows_every_default():
     for section in ("model", "run", "engine"):  # the generator's depend on the model
         fields = type(getattr(Config(), section)).model_fields
         assert shown[section].keys() == fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-1", 0.1), ("5.e-2", 0.05), ("+2E-1", 0.2), ("0.3", 0.3), ("1", 1.0)]
+)
+def test_numbers_may_be_written_as_powers_of_ten(text, value, tmp_path):
+    assert (
+        load_config(None, [f"generator.pred_iou_thresh={text}"]).generator.pred_iou_thresh == value
+    )
+    path = tmp_path / "run.yaml"
+    path.write_text(f"generator:\n  pred_iou_thresh: {text}\nmodel:\n  name: 1e5b\n")
+    config = load_config(path)
+    assert config.generator.pred_iou_thresh == value
+    assert config.model.name == "1e5b"
+
+
+def test_tf32_on_a_cpu_is_refused_before_any_work():
+    with pytest.raises(ConfigError, match=r"model\.precision: tf32 is a GPU's"):
+        load_config(None, ["model.precision=tf32", "model.device=cpu"])

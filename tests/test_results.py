@@ -1,13 +1,14 @@
 """Reading what a run has committed: no worker is needed to write it."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from amg import Mask, RleError, RunError
+from amg import ConfigError, Mask, RleError, RunError
 from amg.errors import StorageError
 from amg.io.run_folder import Commit, Plan, Tally, commit_file, shard_file, to_json
 from amg.io.schema import SCHEMA, ImageRow
@@ -139,6 +140,34 @@ def test_masks_are_filtered_and_rows_are_not(local, least, kept):
     assert rows[3].masks == ()
 
 
+def test_a_mask_whose_parent_is_filtered_gets_the_next_ancestor(local):
+    # Mask 1, of the lowest score, lies between 2 and 0.
+    family = [replace(m, parent=p) for m, p in zip(_row(0).masks, (None, 0, 1), strict=True)]
+    row = replace(_row(0), masks=tuple(family))
+    rows = [row, _row(1)]
+    name, data = _write_shard(local, 0, "good", rows)
+    tally = Tally.total(map(Tally.of, rows))
+    digest = hashlib.sha256(data).hexdigest()
+    commit = Commit(0, name, len(data), digest, tally, "good", PLAN.fingerprint)
+    local.write(commit_file(0), to_json(commit))
+    run = open_run(local.root)
+    assert [mask.parent for mask in next(run.rows()).masks] == [None, 0, 1]
+    some = next(run.rows(min_predicted_iou=0.6)).masks
+    assert [mask.parent for mask in some] == [None, 0]
+    orphan = next(run.rows(min_stability_score=0.8)).masks
+    assert [mask.parent for mask in orphan] == [None]
+
+
+def test_shards_of_version_1_are_read_beside_others(local):
+    for shard in range(3):
+        _commit(local, shard)
+    path = local.root / shard_file(1, "good")
+    pq.write_table(pq.read_table(path).drop_columns(["candidates"]), path)
+    run = open_run(local.root)
+    assert _ids(run.rows()) == [f"{i}.jpg" for i in range(5)]
+    assert run.dataset().to_table().column("candidates").null_count == 5
+
+
 def test_a_run_that_goes_on_gives_what_is_there(local):
     run = open_run(local.root)
     assert (list(run.rows()), run.tally, run.is_complete) == ([], Tally(), False)
@@ -208,3 +237,30 @@ def test_a_mask_that_is_not_valid_is_refused():
 
 def _values(mask):
     return {name: getattr(mask, name) for name in Mask.__dataclass_fields__}
+
+
+def test_one_row_a_mask(storage):
+    run = open_run(storage.address)
+    table = run.mask_table()
+    assert table.column("image_id").to_pylist() == [f"{i}.jpg" for i in (0, 1, 2, 4) for _ in "abc"]
+    assert table.column("mask_id").to_pylist() == [0, 1, 2] * 4
+    masks = [mask for row in run.rows() for mask in row.masks]
+    assert table.column("counts").to_pylist() == [mask.rle.counts for mask in masks]
+    assert table.column("area").to_pylist() == [mask.area for mask in masks]
+    assert set(table.column("height").to_pylist()) == {6}
+    few = run.mask_table(["stability_score"])
+    assert few.column_names == ["image_id", "height", "width", "mask_id", "stability_score"]
+    with pytest.raises(ConfigError, match="masks have no 'colour'; there are counts, area"):
+        run.mask_table(["colour"])
+
+
+def test_one_row_a_mask_of_no_rows(local):
+    assert open_run(local.root).mask_table().num_rows == 0
+
+
+def test_files_are_the_committed_ones(storage):
+    files = open_run(storage.address).files
+    assert [name.rpartition("/")[2] for name in files] == [
+        f"part-{i:05d}.good.parquet" for i in range(3)
+    ]
+    assert all(name.startswith(storage.address) for name in files)

@@ -1,14 +1,18 @@
 """The command line. Thin: the work is elsewhere."""
 
 import logging
+from collections.abc import Callable
 from importlib.metadata import version as package_version
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from amg.cli.evaluate import edges, evaluate
 from amg.cli.inspect import gc, status, verify
 from amg.cli.options import reports_errors
+from amg.cli.refilter import refilter
+from amg.cli.report import report
 from amg.cli.run import plan, retry_failed, run
 from amg.cli.show import models, show
 
@@ -17,8 +21,22 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (run, plan, status, verify, retry_failed, gc, show, models):
-    app.command()(reports_errors(_command))
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "plan": plan,
+    "status": status,
+    "verify": verify,
+    "retry-failed": retry_failed,
+    "gc": gc,
+    "show": show,
+    "report": report,
+    "refilter": refilter,
+    "eval": evaluate,
+    "edges": edges,
+    "models": models,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(reports_errors(_command))
 
 
 @app.callback(invoke_without_command=True)

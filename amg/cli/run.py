@@ -70,6 +70,9 @@ def run(
     cpus_per_worker: CpusOption = None,
     gpus_per_worker: GpusOption = None,
     max_failure_rate: MaxFailureRateOption = None,
+    keep_candidates: Annotated[
+        bool, typer.Option("--keep-candidates", help="Keep what NMS chose from, for amg refilter.")
+    ] = False,
     slice_: Annotated[
         str | None, typer.Option("--slice", help="I/N: only every N-th shard, from the I-th.")
     ] = None,
@@ -93,7 +96,7 @@ def run(
             "device": device,
             "precision": precision,
         },
-        generator={"memory_budget": memory_budget},
+        generator={"memory_budget": memory_budget, "keep_candidates": keep_candidates or None},
         run={"max_failure_rate": max_failure_rate},
         engine=_engine(engine, address, workers, cpus_per_worker, gpus_per_worker),
     )
@@ -111,7 +114,7 @@ def run(
     )
     with RunDisplay(errors, progress) as display:
         report = job.execute(_watch(display, metrics_port))
-    _conclude(report, out)
+    conclude(report, out)
 
 
 def retry_failed(
@@ -131,7 +134,7 @@ def retry_failed(
 
     with RunDisplay(errors, progress) as display:
         report = retry(out, change=change, watch=display.update)
-    _conclude(report, out)
+    conclude(report, out)
 
 
 def plan(
@@ -195,7 +198,7 @@ def _watch(display: RunDisplay, metrics_port: int | None) -> Any:
     return watch
 
 
-def _conclude(report: "RunReport", out: str) -> None:
+def conclude(report: "RunReport", out: str) -> None:
     """Say what has become of a run, and exit with the code for it."""
     describe(report)
     place = shown(out)
@@ -220,6 +223,9 @@ def describe(report: "RunReport") -> None:
         f"{tally.images} of {report.n_images} images ({counts or 'none'}), {tally.masks} masks; "
         f"{report.n_committed} of {report.n_shards} shards"
     )
+    if report.refiltered_from is not None:
+        how = ", approximately: a fresh run's masks may differ" if report.is_approximate else ""
+        errors.print(f"refiltered from run {report.refiltered_from}{how}")
     if report.session_images:
         rate = report.session_images / report.session_s
         errors.print(

@@ -9,6 +9,7 @@ import numpy as np
 
 from amg.evaluate.overlap import pairwise_iou
 from amg.ops import rle
+from amg.records import Mask
 
 MIN_IOU = 0.999
 MIN_IOU_FOUND = 0.9
@@ -46,54 +47,68 @@ class ParityReport:
         )
 
 
-def compare_annotations(
-    reference: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]
-) -> ParityReport:
-    """Compare two lists of annotations with COCO RLE, as the original generator gives them.
+def compare_masks(reference: Sequence[Mask], ours: Sequence[Mask]) -> ParityReport:
+    """Compare two lists of masks of one image.
 
     With unequal counts the shorter list decides how many are compared.
     """
     twins = list(zip(reference, ours, strict=False))
-    ious = [_iou(a["segmentation"], b["segmentation"]) for a, b in twins]
-    differences = [_difference(a["predicted_iou"], b["predicted_iou"]) for a, b in twins]
+    differences = [_difference(a.predicted_iou, b.predicted_iou) for a, b in twins]
     differences += [
-        max(_difference(a["stability_score"], b["stability_score"]) - 1 / max(a["area"], 1), 0.0)
+        max(_difference(a.stability_score, b.stability_score) - 1 / max(a.area, 1), 0.0)
         for a, b in twins
     ]
-    box_differences = [np.abs(np.subtract(a["bbox"], b["bbox"])).max() for a, b in twins]
+    box_differences = [np.abs(np.subtract(a.bbox_xywh, b.bbox_xywh)).max() for a, b in twins]
     return ParityReport(
         n_reference=len(reference),
         n_ours=len(ours),
-        n_identical=sum(a["segmentation"] == b["segmentation"] for a, b in twins),
-        min_iou=min(ious, default=1.0),
+        n_identical=sum(a.rle == b.rle for a, b in twins),
+        min_iou=min((_iou(a, b) for a, b in twins), default=1.0),
         max_score_difference=max(differences, default=0.0),
         max_box_difference_px=float(max(box_differences, default=0.0)),
         same_places=all(
-            np.allclose(a["point_coords"], b["point_coords"]) and a["crop_box"] == b["crop_box"]
+            np.allclose(a.point_xy, b.point_xy) and a.crop_box_xywh == b.crop_box_xywh
             for a, b in twins
         ),
     )
 
 
+def compare_annotations(
+    reference: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]
+) -> ParityReport:
+    """Compare two lists of annotations with COCO RLE, as the original generator gives them."""
+    return compare_masks(read_annotations(reference), read_annotations(ours))
+
+
 def count_found(reference: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> int:
     """How many masks of the reference have one of IoU 0.9 among the others, at any place."""
-    return int((best_ious(reference, others) >= MIN_IOU_FOUND).sum())
-
-
-def best_ious(
-    reference: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
-) -> np.ndarray:
-    """For each mask of the reference the IoU (M,) of the most similar one among the others.
-
-    For results that are not meant to be the same. Both are annotations with COCO RLE.
-    """
-    if not reference or not others:
-        return np.zeros(len(reference))
     masks, candidates = (
         [rle.from_coco(annotation["segmentation"]) for annotation in annotations]
         for annotations in (reference, others)
     )
-    return pairwise_iou(masks, candidates).max(axis=1)
+    best = pairwise_iou(masks, candidates).max(axis=1, initial=0.0)
+    return int((best >= MIN_IOU_FOUND).sum())
+
+
+def read_annotations(annotations: Sequence[Mapping[str, Any]]) -> list[Mask]:
+    """Masks of annotations with COCO RLE; these tell nothing of a mask's layer and level.
+
+    Raises RleError for run lengths that are not valid.
+    """
+    return [
+        Mask(
+            rle=rle.from_coco(annotation["segmentation"]),
+            area=annotation["area"],
+            bbox_xywh=tuple(annotation["bbox"]),
+            predicted_iou=annotation["predicted_iou"],
+            stability_score=annotation["stability_score"],
+            point_xy=tuple(annotation["point_coords"][0]),
+            crop_box_xywh=tuple(annotation["crop_box"]),
+            crop_layer=0,
+            level=0,
+        )
+        for annotation in annotations
+    ]
 
 
 def _difference(first: float, second: float) -> float:
@@ -103,7 +118,7 @@ def _difference(first: float, second: float) -> float:
     return abs(first - second)
 
 
-def _iou(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
-    if first == second:
+def _iou(first: Mask, second: Mask) -> float:
+    if first.rle == second.rle:  # two empty masks too
         return 1.0
-    return float(pairwise_iou([rle.from_coco(first)], [rle.from_coco(second)])[0, 0])
+    return float(pairwise_iou([first.rle], [second.rle])[0, 0])

@@ -25,14 +25,17 @@ class Crop:
         return x0, y0, x1 - x0, y1 - y0
 
 
-def crop_image(size_hw: tuple[int, int], n_layers: int, overlap_ratio: float) -> list[Crop]:
-    """The whole image, then layers of 2, 4, 8, ... crops a side, column by column.
+def crop_image(
+    size_hw: tuple[int, int], n_layers: int, overlap_ratio: float, *, skip_image: bool = False
+) -> list[Crop]:
+    """The whole image, unless it is skipped, then layers of 2, 4, 8, ... crops a side.
 
-    Crops of layer i overlap by `overlap_ratio` of the image's short side over 2 ** (i - 1).
+    Layers go column by column. Crops of layer i overlap by `overlap_ratio` of the image's short
+    side over 2 ** (i - 1).
     Crops that a very flat image leaves without a pixel, on which the original fails, are left out.
     """
     height, width = size_hw
-    crops = [Crop((0, 0, width, height), 0)]
+    crops = [] if skip_image else [Crop((0, 0, width, height), 0)]
     for layer in range(1, n_layers + 1):
         n_per_side = 2**layer
         overlap = int(overlap_ratio * min(size_hw) * (2 / n_per_side))

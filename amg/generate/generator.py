@@ -21,23 +21,23 @@ from amg.generate.filters import filter_candidates
 from amg.generate.full_size import encode_masks
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.memory import allow
-from amg.generate.nms import suppress_duplicates
-from amg.generate.points import layer_grids
-from amg.generate.regions import clean_small_regions
+from amg.generate.points import crop_points
+from amg.generate.selection import select_masks
 from amg.generate.waiting import Encode, WaitingMasks
 from amg.models.interface import Candidates, Frame, PromptableModel
 from amg.models.precision import products_in
 from amg.ops import rle
-from amg.records import ImageResult, Mask, Rle, StageSeconds
+from amg.records import ImageResult, Mask, StageSeconds
 
 
 @dataclass(frozen=True, slots=True)
 class _CropTask:
-    """A crop that waits for the encoder, and which image it is of."""
+    """A crop that waits for the encoder, its prompts (N, 2), and which image it is of."""
 
     image_index: int
     image: np.ndarray
     crop: Crop
+    points_xy: np.ndarray
 
     @property
     def pixels(self) -> np.ndarray:
@@ -50,6 +50,7 @@ class _ImageInProgress:
     """What the crops of one image have given so far."""
 
     masks: list[Mask] = field(default_factory=list)
+    candidates: list[Mask] = field(default_factory=list)
     encode_s: float = 0.0
     masks_s: float = 0.0
 
@@ -74,7 +75,6 @@ class MaskGenerator:
         self._heartbeat = heartbeat
         defaults = {"mask_threshold": model.mask_threshold, **model.info.generator_defaults}
         self.config = (config or GeneratorConfig()).for_model(defaults)
-        self._grids = layer_grids(self.config)
         self.allowance = allow(self.config, model)
 
     def generate(self, image: np.ndarray) -> ImageResult:
@@ -120,9 +120,15 @@ class MaskGenerator:
         for index, image in enumerate(images):
             size_hw = image.shape[0], image.shape[1]
             config = self.config
-            for crop in crop_image(size_hw, config.crop_n_layers, config.crop_overlap_ratio):
-                if len(self._grids[crop.layer]):
-                    yield _CropTask(index, image, crop)
+            for crop in crop_image(
+                size_hw,
+                config.crop_n_layers,
+                config.crop_overlap_ratio,
+                skip_image=config.crop_skip_image,
+            ):
+                points_xy = crop_points(crop, config)
+                if len(points_xy):
+                    yield _CropTask(index, image, crop, points_xy)
 
     def _process_batch(self, tasks: list[_CropTask], in_progress: list[_ImageInProgress]) -> None:
         """Encode crops together, then make the masks of each."""
@@ -133,19 +139,24 @@ class MaskGenerator:
         for task, frame, crop_features in zip(tasks, frames, features, strict=True):
             started = time.perf_counter()
             progress = in_progress[task.image_index]
-            progress.masks += self._process_crop(task, frame, crop_features)
+            masks, candidates = self._process_crop(task, frame, crop_features)
+            progress.masks += masks
+            progress.candidates += candidates
             progress.encode_s += encode_s
             progress.masks_s += time.perf_counter() - started
 
-    def _process_crop(self, task: _CropTask, frame: Frame, features: Any) -> list[Mask]:
-        """All prompts on one crop; its duplicates removed; survivors encoded."""
-        height, width = task.crop.size_hw
-        points_xy = self._grids[task.crop.layer] * np.array([width, height])
+    def _process_crop(
+        self, task: _CropTask, frame: Frame, features: Any
+    ) -> tuple[list[Mask], list[Mask]]:
+        """All prompts on one crop; its duplicates removed; survivors encoded.
+
+        The second list is what NMS chose from, where that is to be kept.
+        """
         config = self.config
         candidates = self.model.decode(
             features,
             frame,
-            points_xy,
+            task.points_xy,
             config.pred_iou_thresh,
             self.allowance.points_per_batch,
             multimask_output=config.multimask_output,
@@ -153,16 +164,20 @@ class MaskGenerator:
         )
         waiting = WaitingMasks(self._encoder(task, frame), self.allowance.waiting_bytes)
         for batch in candidates:
-            waiting.add(*self._filter(batch, points_xy, task, frame))
-        return _masks_in_image(*waiting.survivors(config.box_nms_thresh), task.crop)
+            waiting.add(*self._filter(batch, task, frame))
+        survivors = waiting.survivors(config.box_nms_thresh)
+        if not config.keep_candidates:
+            return _masks_in_image(waiting, survivors, task.crop), []
+        every = _masks_in_image(waiting, torch.arange(len(waiting.masks)), task.crop)
+        return [every[i] for i in survivors.tolist()], every
 
     def _filter(
-        self, candidates: Candidates, points_xy: np.ndarray, task: _CropTask, frame: Frame
+        self, candidates: Candidates, task: _CropTask, frame: Frame
     ) -> tuple[MaskBatch, torch.Tensor]:
-        """The good masks of a batch of prompts among (N, 2), in the crop's pixels, and logits."""
+        """The good masks of a batch of prompts, in the crop's pixels, and their logits."""
         self._heartbeat()
         size_hw = task.image.shape[0], task.image.shape[1]
-        prompts = torch.from_numpy(points_xy).to(candidates.level.device)
+        prompts = torch.from_numpy(task.points_xy).to(candidates.level.device)
         return filter_candidates(
             candidates, prompts, self.model, frame, task.crop, size_hw, self.config
         )
@@ -174,22 +189,22 @@ class MaskGenerator:
         return lambda logits: encode_masks(self.model, logits, frame, task.crop, size_hw, threshold)
 
     def _finish(self, size_hw: tuple[int, int], progress: _ImageInProgress) -> ImageResult:
-        """Remove duplicates between crops, and clean small regions."""
-        masks = progress.masks
-        if self.config.crop_n_layers > 0:
-            masks = _suppress_between_crops(masks, self.config.crop_nms_thresh)
-        if self.config.min_mask_region_area > 0:
-            threshold = max(self.config.box_nms_thresh, self.config.crop_nms_thresh)
-            masks = clean_small_regions(masks, self.config.min_mask_region_area, threshold)
-        seconds = StageSeconds(encode=progress.encode_s, masks=progress.masks_s)
-        return ImageResult((size_hw[0], size_hw[1]), tuple(masks), seconds)
+        """From the masks of all crops to the image's."""
+        masks = select_masks(progress.masks, (size_hw[0], size_hw[1]), self.config)
+        return ImageResult(
+            (size_hw[0], size_hw[1]),
+            tuple(masks),
+            StageSeconds(encode=progress.encode_s, masks=progress.masks_s),
+            tuple(progress.candidates) if self.config.keep_candidates else None,
+        )
 
 
-def _masks_in_image(masks: MaskBatch, rles: list[Rle], crop: Crop) -> list[Mask]:
-    """Records of a crop's masks, in the image's pixels."""
+def _masks_in_image(waiting: WaitingMasks, index: torch.Tensor, crop: Crop) -> list[Mask]:
+    """Records of some of a crop's masks, in the image's pixels."""
     x0, y0, _, _ = crop.box_xyxy
+    masks = waiting.masks.select(index)
     rows = zip(
-        rles,
+        waiting.encode(index),
         masks.boxes_xyxy.tolist(),
         masks.predicted_iou.tolist(),
         masks.stability_score.tolist(),
@@ -211,17 +226,6 @@ def _masks_in_image(masks: MaskBatch, rles: list[Rle], crop: Crop) -> list[Mask]
         )
         for encoded, box, predicted_iou, stability, point, level in rows
     ]
-
-
-def _suppress_between_crops(masks: list[Mask], iou_threshold: float) -> list[Mask]:
-    """Of duplicates between crops keep the one from the smaller crop, which saw more detail."""
-    if not masks:
-        return []
-    boxes_xywh = torch.tensor([mask.bbox_xywh for mask in masks], dtype=torch.float32)
-    boxes_xyxy = torch.cat([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], dim=1)
-    crop_areas = torch.tensor([mask.crop_box_xywh[2] * mask.crop_box_xywh[3] for mask in masks])
-    keep = suppress_duplicates(boxes_xyxy, 1 / crop_areas, iou_threshold)
-    return [masks[i] for i in keep.tolist()]
 
 
 def _check_image(image: np.ndarray, index: int) -> None:

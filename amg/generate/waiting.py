@@ -38,12 +38,18 @@ class WaitingMasks:
                 for shape in self._shapes
             ]
 
-    def survivors(self, iou_threshold: float) -> tuple[MaskBatch, list[Rle]]:
-        """The masks that NMS keeps, by descending predicted IoU, and their run lengths."""
-        if not self._batches:
-            return MaskBatch.empty(), []
-        masks = MaskBatch.concatenate(self._batches)
-        keep = suppress_duplicates(masks.boxes_xyxy, masks.predicted_iou, iou_threshold).cpu()
+    @property
+    def masks(self) -> MaskBatch:
+        """All that wait, in the order in which they came."""
+        return MaskBatch.concatenate(self._batches) if self._batches else MaskBatch.empty()
+
+    def survivors(self, iou_threshold: float) -> torch.Tensor:
+        """Index (K,) of the masks that NMS keeps, by descending predicted IoU."""
+        masks = self.masks
+        return suppress_duplicates(masks.boxes_xyxy, masks.predicted_iou, iou_threshold).cpu()
+
+    def encode(self, keep: torch.Tensor) -> list[Rle]:
+        """The run lengths of an index (K,)."""
         late: list[tuple[torch.Tensor, torch.Tensor]] = []
         encoded: dict[int, Rle] = {}
         first = 0
@@ -58,4 +64,4 @@ class WaitingMasks:
         if late:
             indices, logits = (torch.cat(column) for column in zip(*late, strict=True))
             encoded.update(zip(indices.tolist(), self._encode(logits), strict=True))
-        return masks.select(keep), [encoded[index] for index in keep.tolist()]
+        return [encoded[index] for index in keep.tolist()]

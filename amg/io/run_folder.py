@@ -30,6 +30,8 @@ COMMITS = "commits"
 ATTEMPTS = "attempts"
 DATA = "data"
 EVENTS = "events.jsonl"
+REFILTERED = "refiltered"
+"""In the identity of a plan: which run's rows these were made of."""
 
 _WRITTEN_BY_RUNS = re.compile(
     r"""data/part-\d{5,}\.[0-9a-f]{8}\.parquet | commits/\d{5,}\.json

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from amg.records import Mask, Rle
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 Status = Literal["ok", "empty", "decode_error", "missing", "too_large", "oom", "crashed"]
 FAILED: frozenset[str] = frozenset(("decode_error", "missing", "too_large", "oom", "crashed"))
@@ -43,13 +43,20 @@ SCHEMA = pa.schema(
         pa.field("sha256", pa.string()),
         pa.field("masks", pa.list_(_MASK), nullable=False),
         pa.field("seconds", _SECONDS, nullable=False),
+        pa.field("candidates", pa.list_(_MASK)),
     ],
     metadata={"amg.schema_version": SCHEMA_VERSION},
 )
 """One row an image. `counts` is compressed COCO RLE of a mask of (height, width), column-major;
-boxes are XYWH in pixels; `parent` is the index of the smallest mask that contains this one."""
+boxes are XYWH in pixels; `parent` is the index of the smallest mask that contains this one, null if
+there is none or none was looked for. `candidates` are the masks that NMS chose from, in the order
+of the prompts: null where they were not kept."""
 
-_PLAIN_COLUMNS = [name for name in SCHEMA.names if name not in ("masks", "seconds")]
+_ADDED_IN_2 = "candidates"
+READABLE = (SCHEMA, SCHEMA.remove(SCHEMA.get_field_index(_ADDED_IN_2)))
+"""The schemas of files that are read: this version's, and those before."""
+
+_PLAIN_COLUMNS = [name for name in SCHEMA.names if name not in ("masks", "seconds", "candidates")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,8 @@ class ImageRow:
     """One planned image and what became of it.
 
     `height` and `width` are after EXIF orientation; they, `source_mode` and `sha256` are None
-    where the image could not be read that far. `error` says why a status is not ok.
+    where the image could not be read that far. `error` says why a status is not ok. `candidates`
+    is None where they were not kept, or not read.
     """
 
     image_id: str
@@ -72,6 +80,7 @@ class ImageRow:
     decode_s: float = 0.0
     encode_s: float = 0.0
     masks_s: float = 0.0
+    candidates: tuple[Mask, ...] | None = None
 
 
 def to_table(rows: Sequence[ImageRow]) -> pa.Table:
@@ -82,7 +91,9 @@ def to_table(rows: Sequence[ImageRow]) -> pa.Table:
 def _row_values(row: ImageRow) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in _PLAIN_COLUMNS}
     seconds = {"decode": row.decode_s, "encode": row.encode_s, "masks": row.masks_s}
-    return {**values, "masks": [_mask_values(mask) for mask in row.masks], "seconds": seconds}
+    masks = [_mask_values(mask) for mask in row.masks]
+    kept = None if row.candidates is None else [_mask_values(mask) for mask in row.candidates]
+    return {**values, "masks": masks, "seconds": seconds, "candidates": kept}
 
 
 def _mask_values(mask: Mask) -> dict[str, Any]:
@@ -97,22 +108,31 @@ def _mask_values(mask: Mask) -> dict[str, Any]:
         "crop_box": mask.crop_box_xywh,
         "crop_layer": mask.crop_layer,
         "level": mask.level,
-        "parent": None,
+        "parent": mask.parent,
     }
 
 
 def from_table(table: pa.Table) -> Iterator[ImageRow]:
-    """Read rows back from an Arrow table of `SCHEMA`; numbers have the precision of the columns."""
+    """Read rows back from an Arrow table of `SCHEMA`; numbers have the precision of the columns.
+
+    Without the column of candidates, as tables of version 1 are, rows have None.
+    """
     for values in table.to_pylist():
         size_hw = (values["height"], values["width"])
         seconds = values["seconds"]
+        candidates = values.get("candidates")
         yield ImageRow(
             **{name: values[name] for name in _PLAIN_COLUMNS},
-            masks=tuple(_read_mask(mask, size_hw) for mask in values["masks"]),
+            masks=_read_masks(values["masks"], size_hw),
             decode_s=seconds["decode"],
             encode_s=seconds["encode"],
             masks_s=seconds["masks"],
+            candidates=None if candidates is None else _read_masks(candidates, size_hw),
         )
+
+
+def _read_masks(masks: Sequence[dict[str, Any]], size_hw: tuple[int, int]) -> tuple[Mask, ...]:
+    return tuple(_read_mask(values, size_hw) for values in masks)
 
 
 def _read_mask(values: dict[str, Any], size_hw: tuple[int, int]) -> Mask:
@@ -126,4 +146,5 @@ def _read_mask(values: dict[str, Any], size_hw: tuple[int, int]) -> Mask:
         crop_box_xywh=tuple(values["crop_box"]),
         crop_layer=values["crop_layer"],
         level=values["level"],
+        parent=values["parent"],
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -12,10 +13,11 @@ import pyarrow.parquet as pq
 from amg.errors import ShardError, StorageError
 from amg.io.access import is_passing
 from amg.io.failpoints import reach
-from amg.io.schema import SCHEMA, SCHEMA_VERSION, ImageRow, from_table, to_table
+from amg.io.schema import READABLE, SCHEMA, SCHEMA_VERSION, ImageRow, from_table, to_table
 
 # Row groups stay far under 100 MB, so that readers can take them one at a time.
 _ROW_GROUP_BYTES = 32 * 1024 * 1024
+_WITHOUT_CANDIDATES = [name for name in SCHEMA.names if name != "candidates"]
 
 
 class ShardWriter:
@@ -44,7 +46,8 @@ class ShardWriter:
     def write(self, row: ImageRow) -> None:
         """Add a row."""
         self._pending.append(row)
-        self._pending_bytes += 200 + sum(len(mask.rle.counts) + 80 for mask in row.masks)
+        masks = chain(row.masks, row.candidates or ())
+        self._pending_bytes += 200 + sum(len(mask.rle.counts) + 80 for mask in masks)
         self.n_rows += 1
         if self._pending_bytes >= _ROW_GROUP_BYTES:
             self._flush()
@@ -103,6 +106,16 @@ def check_shard(path: Path, image_ids: Sequence[str]) -> str:
     return digest
 
 
+def read_metadata(file: BinaryIO | Path, name: str) -> dict[str, str]:
+    """What is written into a shard of how it was made. Raises ShardError for what is no shard."""
+    source: Any = file
+    try:
+        metadata = pq.read_schema(source).metadata or {}
+        return {key.decode(): value.decode() for key, value in metadata.items()}
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise _unreadable(name, error) from error
+
+
 def read_ids(file: BinaryIO, name: str) -> Iterator[str]:
     """The image ids of a shard's rows. Raises ShardError for what is no shard."""
     for table in _read_groups(file, name, ["image_id"]):
@@ -115,28 +128,65 @@ def read_statuses(file: BinaryIO, name: str) -> list[str]:
     return [status for table in groups for status in table.column("status").to_pylist()]
 
 
-def read_shard(file: BinaryIO | Path, name: str | None = None) -> Iterator[ImageRow]:
+def read_shard(
+    file: BinaryIO | Path, name: str | None = None, *, candidates: bool = False
+) -> Iterator[ImageRow]:
     """Read a shard's rows, one row group at a time. Raises ShardError for what is no shard.
 
-    name: what to call the file in errors.
+    name: what to call the file in errors. candidates: read those too, where they were kept; they
+    are many times the masks.
     """
-    for table in _read_groups(file, name or str(file), None):
+    columns = SCHEMA.names if candidates else _WITHOUT_CANDIDATES
+    for table in _read_groups(file, name or str(file), columns):
+        yield from from_table(table)
+
+
+def read_columns(file: BinaryIO | Path, name: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Some columns of a shard, one row group at a time; of structs, `masks.list.element.area`.
+
+    Raises ShardError for what is no shard.
+    """
+    return _read_groups(file, name, columns)
+
+
+def read_rows(file: BinaryIO | Path, name: str, places: Sequence[int]) -> Iterator[ImageRow]:
+    """The rows at these places of a shard, which rise; row groups without any are not read.
+
+    Raises ShardError for what is no shard.
+    """
+    for table in _read_groups(file, name, _WITHOUT_CANDIDATES, places):
         yield from from_table(table)
 
 
 def _read_groups(
-    source: BinaryIO | Path, name: str, columns: list[str] | None
+    source: BinaryIO | Path,
+    name: str,
+    columns: list[str],
+    places: Sequence[int] | None = None,
 ) -> Iterator[pa.Table]:
+    """The row groups, of which `places` leaves only some rows."""
     file: Any = source  # pyarrow takes any object with read and seek
     try:
         with pq.ParquetFile(file) as parquet:
-            if not parquet.schema_arrow.equals(SCHEMA):
+            if not any(map(parquet.schema_arrow.equals, READABLE)):
                 raise ShardError(f"{name}: its columns are not those of schema {SCHEMA_VERSION}")
+            first = 0
             for group in range(parquet.num_row_groups):
+                n_rows = parquet.metadata.row_group(group).num_rows
+                wanted = None
+                if places is not None:
+                    wanted = [place - first for place in places if first <= place < first + n_rows]
+                first += n_rows
+                if wanted == []:
+                    continue
                 # Arrow's threads would hold Python's file, and abort if Python ends meanwhile.
                 table = parquet.read_row_group(group, columns=columns, use_threads=False)
                 table.validate(full=True)  # else damaged text is found by whoever decodes it
-                yield table
+                yield table if wanted is None else table.take(wanted)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ShardError(f"{name}: cannot be read: {reason}") from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> ShardError:
+    reason = str(error).partition("\n")[0]
+    return ShardError(f"{name}: cannot be read: {reason}")

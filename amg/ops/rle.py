@@ -96,6 +96,18 @@ def area(rle: Rle) -> int:
     return int(runs(rle)[1::2].sum())
 
 
+def covers(rle: Rle, x: int, y: int) -> bool:
+    """Whether the mask has the pixel of column x, row y; nothing has those outside the image.
+
+    Raises RleError as `runs`.
+    """
+    h, w = rle.size_hw
+    if not (0 <= x < w and 0 <= y < h):
+        return False
+    run = np.searchsorted(np.cumsum(runs(rle)), x * h + y, side="right")
+    return bool(run % 2)
+
+
 def bbox_xywh(rle: Rle) -> tuple[float, float, float, float]:
     """Tight box of the foreground, in whole pixels; all zero for an empty mask (rleToBbox).
 

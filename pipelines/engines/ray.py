@@ -18,9 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amg.config import EngineConfig
 from amg.errors import ConfigError, InterruptedRunError
-from pipelines.messages import Died, Event, Moved, ShardTask, WorkerSetup
+from pipelines.messages import Died, Event, Moved, ShardTask, ShardWorker, WorkerSetup
 from pipelines.serve import attempt, begin
-from pipelines.worker import Worker
 
 logger = logging.getLogger(__name__)
 _COLLECT_TIMEOUT_S = 10.0
@@ -46,7 +45,7 @@ class _Actor:
 
     def __init__(self, number: int, mailbox: Any) -> None:
         self._number, self._mailbox = number, mailbox
-        self._worker: Worker | None = None
+        self._worker: ShardWorker | None = None
 
     def begin(self, setup: WorkerSetup) -> Event:
         events: list[Event] = []

@@ -1,8 +1,8 @@
-import numpy as np
 import torch
 
 from amg import GeneratorConfig
-from amg.generate.points import layer_grids
+from amg.generate.crops import Crop
+from amg.generate.points import crop_points
 from benchmarks.random_model import let_half_pass, random_model
 
 
@@ -10,7 +10,7 @@ def test_half_of_the_candidates_pass_whatever_the_weights(photos):
     image = photos["coins"]
     model = random_model("mobile_sam", 128, "cpu")
     filters = let_half_pass(model, image, GeneratorConfig(points_per_side=5, points_per_batch=7))
-    points_xy = layer_grids(filters)[0] * np.array(image.shape[1::-1])
+    points_xy = crop_points(Crop((0, 0, *image.shape[1::-1]), 0), filters)
     with torch.no_grad():
         pixels, (frame,) = model.preprocess([image])
         threshold = filters.pred_iou_thresh

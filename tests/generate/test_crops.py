@@ -44,3 +44,11 @@ def test_crops_go_column_by_column():
         (60, 0, 60, 45),
         (60, 45, 60, 45),
     ]
+
+
+@given(SIDES, SIDES, st.integers(1, 3), RATIOS)
+def test_the_image_may_be_skipped_but_not_its_crops(height, width, n_layers, ratio):
+    every = crop_image((height, width), n_layers, ratio)
+    crops = crop_image((height, width), n_layers, ratio, skip_image=True)
+    assert crops
+    assert crops == [crop for crop in every if crop.layer > 0]

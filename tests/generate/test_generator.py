@@ -179,3 +179,65 @@ def test_24_megapixels_are_the_originals(nano, photos):
     report = _compare(nano, _config({"points_per_side": 6}), tiles)
     assert report.exact, report
     assert report.n_ours >= 3
+
+
+BEYOND = {"points_per_side": 8, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2}
+
+
+def test_candidates_are_what_nms_chose_from(nano, photos):
+    image = photos["coffee"]
+    plain = MaskGenerator(nano, _config(BEYOND)).generate(image)
+    result = MaskGenerator(nano, _config({**BEYOND, "keep_candidates": True})).generate(image)
+    assert plain.candidates is None
+    assert result.masks == plain.masks
+    unfiltered = {"box_nms_thresh": 1.0, "crop_nms_thresh": 1.0}
+    every = MaskGenerator(nano, _config({**BEYOND, **unfiltered})).generate(image).masks
+    assert len(result.candidates) > len(result.masks)
+    assert set(result.candidates) == set(every)
+    # In the order of the crops, and in each in that of the points: row by row.
+    crops = [(mask.crop_layer, mask.crop_box_xywh) for mask in result.candidates]
+    assert len(set(crops)) > 1
+    places = [
+        (*crop[:1], crop[1][0], crop[1][1], *reversed(mask.point_xy), mask.level)
+        for crop, mask in zip(crops, result.candidates, strict=True)
+    ]
+    assert places == sorted(places)
+
+
+def test_candidates_are_the_same_however_few_may_wait(nano, photos):
+    # As many points at once in both, since products of other shapes are rounded otherwise.
+    config = _config({"points_per_side": 6, "points_per_batch": 36, "keep_candidates": True})
+    whole = MaskGenerator(nano, config).generate(photos["cat"])
+    narrow = MaskGenerator(nano, config.model_copy(update={"memory_budget": 1}))
+    assert narrow.generate(photos["cat"]).candidates == whole.candidates
+
+
+def test_crops_without_the_image(nano, photos):
+    every = MaskGenerator(nano, _config(BEYOND)).generate(photos["coffee"])
+    crops = MaskGenerator(nano, _config({**BEYOND, "crop_skip_image": True}))
+    layers = {mask.crop_layer for mask in crops.generate(photos["coffee"]).masks}
+    assert {mask.crop_layer for mask in every.masks} == {0, 1}
+    assert layers == {1}
+
+
+def test_points_that_follow_the_aspect_prompt_a_wide_photo(nano, photos):
+    wide = np.ascontiguousarray(photos["coffee"][100:250])  # 150 x 600
+    config = _config({"points_per_side": 8, "points_follow_aspect": True, "keep_candidates": True})
+    points = {mask.point_xy for mask in MaskGenerator(nano, config).generate(wide).candidates}
+    assert len({x for x, _ in points}) > 8
+    assert len({y for _, y in points}) <= 4
+
+
+def test_filters_beyond_the_original_on_a_photo(nano, photos):
+    image = photos["coffee"]
+    n_pixels = image.shape[0] * image.shape[1]
+    plain = MaskGenerator(nano, _config(BEYOND)).generate(image).masks
+    options = {"min_area": 300, "max_area_fraction": 0.2, "find_parents": True}
+    result = MaskGenerator(nano, _config({**BEYOND, **options})).generate(image).masks
+    wanted = [mask for mask in plain if 300 <= mask.area <= 0.2 * n_pixels]
+    assert 5 < len(wanted) < len(plain)
+    assert [mask.rle for mask in result] == [mask.rle for mask in wanted]
+    bits = [rle.decode(mask.rle) for mask in result]
+    children = [(i, mask.parent) for i, mask in enumerate(result) if mask.parent is not None]
+    assert children
+    assert all((bits[i] & bits[j]).sum() >= 0.95 * bits[i].sum() for i, j in children)

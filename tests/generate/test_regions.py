@@ -6,7 +6,7 @@ from segment_anything.utils.amg import remove_small_regions
 
 from amg.generate.regions import clean_small_regions, drop_small_islands, fill_small_holes
 from amg.ops import rle
-from amg.records import Mask
+from tests.generate.make_masks import make_mask
 
 
 def _noise(seed, density):
@@ -45,28 +45,12 @@ def test_an_empty_mask_stays_empty():
     assert not drop_small_islands(mask, 5).any()
 
 
-def _mask(bits, predicted_iou=0.9):
-    ys, xs = np.nonzero(bits)
-    box = (int(xs.min()), int(ys.min()), int(np.ptp(xs)), int(np.ptp(ys)))
-    return Mask(
-        rle=rle.encode_masks(bits[None])[0],
-        area=int(bits.sum()),
-        bbox_xywh=box,
-        predicted_iou=predicted_iou,
-        stability_score=0.96,
-        point_xy=(1.0, 2.0),
-        crop_box_xywh=(0, 0, bits.shape[1], bits.shape[0]),
-        crop_layer=0,
-        level=1,
-    )
-
-
 def test_unchanged_masks_win_over_cleaned_duplicates():
     whole = np.zeros((40, 40), dtype=bool)
     whole[5:30, 5:30] = True
     speckled = whole.copy()
     speckled[36, 36] = True
-    cleaned = clean_small_regions([_mask(speckled, 0.99), _mask(whole, 0.5)], 10, 0.7)
+    cleaned = clean_small_regions([make_mask(speckled, 0.99), make_mask(whole, 0.5)], 10, 0.7)
     assert [mask.predicted_iou for mask in cleaned] == [0.5]
 
 
@@ -75,7 +59,7 @@ def test_a_changed_mask_gets_its_new_area_and_box():
     bits[5:30, 5:30] = True
     bits[10, 10] = False
     bits[38, 38] = True
-    (cleaned,) = clean_small_regions([_mask(bits)], 10, 0.7)
+    (cleaned,) = clean_small_regions([make_mask(bits)], 10, 0.7)
     assert cleaned.area == 625
     assert cleaned.bbox_xywh == (5, 5, 24, 24)
     assert rle.decode(cleaned.rle)[10, 10]

@@ -43,12 +43,14 @@ def test_survivors_are_those_of_one_nms_however_few_may_wait(most_masks, n_early
     for masks, logits in batches:
         waiting.add(masks, logits)
     assert encode.n_encoded == n_early
-    survivors, rles = waiting.survivors(0.5)
+    survivors = waiting.survivors(0.5)
+    rles = waiting.encode(survivors)
 
     whole = MaskBatch.concatenate([masks for masks, _ in batches])
     keep = suppress_duplicates(whole.boxes_xyxy, whole.predicted_iou, 0.5)
     assert 3 < len(keep) < 30
-    assert survivors.level.tolist() == keep.tolist()
+    assert survivors.tolist() == keep.tolist()
+    assert waiting.masks.level.tolist() == whole.level.tolist()
     assert [encoded.counts for encoded in rles] == [str(index) for index in keep.tolist()]
     late = 40 - n_early
     assert n_early <= encode.n_encoded <= n_early + min(late, len(keep))
@@ -57,5 +59,5 @@ def test_survivors_are_those_of_one_nms_however_few_may_wait(most_masks, n_early
 def test_no_masks():
     waiting = WaitingMasks(Encoder(), 10)
     waiting.add(*make_masks(0, 0))
-    masks, rles = waiting.survivors(0.7)
-    assert (len(masks), rles) == (0, [])
+    survivors = waiting.survivors(0.7)
+    assert (len(waiting.masks), len(survivors), waiting.encode(survivors)) == (0, 0, [])

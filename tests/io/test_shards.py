@@ -1,5 +1,6 @@
 import hashlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,18 @@ def test_rows_survive_arrow_and_back():
     assert list(from_table(to_table(rows))) == rows
 
 
+def _with_candidates(name):
+    """A row whose second mask lies in its first, and what they were chosen from."""
+    row = _row(name)
+    masks = row.masks[0], replace(row.masks[1], parent=0)
+    return replace(row, masks=masks, candidates=_row(f"all of {name}", 5).masks)
+
+
+def test_parents_and_candidates_survive_arrow_and_back():
+    rows = [_with_candidates("a"), _row("without"), replace(_row("none", 0), candidates=())]
+    assert list(from_table(to_table(rows))) == rows
+
+
 def _write(path, rows, metadata=None):
     with ShardWriter(path, metadata or {}) as shard:
         for row in rows:
@@ -56,7 +69,7 @@ def test_a_shard_holds_rows_and_metadata(tmp_path):
     assert list(read_shard(path)) == rows
     metadata = pq.read_schema(path).metadata
     assert metadata[b"amg.model"] == b"nano"
-    assert metadata[b"amg.schema_version"] == b"1"
+    assert metadata[b"amg.schema_version"] == b"2"
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
@@ -68,6 +81,25 @@ def test_a_shard_is_read_from_an_open_file_too(tmp_path):
         assert list(read_shard(file, "x")) == rows
         assert list(read_ids(file, "x")) == ["a", "bad.jpg", "empty"]
         assert read_statuses(file, "x") == ["ok", "decode_error", "ok"]
+
+
+def test_candidates_are_read_where_they_are_wanted(tmp_path):
+    path = tmp_path / "part.parquet"
+    rows = [_with_candidates("a"), _row("without")]
+    _write(path, rows)
+    assert list(read_shard(path, candidates=True)) == rows
+    assert list(read_shard(path)) == [replace(row, candidates=None) for row in rows]
+
+
+def test_files_of_version_1_are_read(tmp_path):
+    path = tmp_path / "part.parquet"
+    rows = [_row("a"), FAILED]
+    old = to_table(rows).drop_columns(["candidates"])
+    pq.write_table(old.replace_schema_metadata({"amg.schema_version": "1"}), path)
+    for candidates in (False, True):
+        assert list(read_shard(path, candidates=candidates)) == rows
+    with path.open("rb") as file:
+        assert read_statuses(file, "x") == ["ok", "decode_error"]
 
 
 def test_a_shard_without_rows_can_be_written_and_read(tmp_path):
@@ -172,7 +204,9 @@ def test_schema_names_are_the_contract():
         "sha256",
         "masks",
         "seconds",
+        "candidates",
     ]
+    assert SCHEMA.field("candidates").type == SCHEMA.field("masks").type
     mask = SCHEMA.field("masks").type.value_type
     assert {mask.field(i).name: str(mask.field(i).type) for i in range(mask.num_fields)} == {
         "counts": "large_string",

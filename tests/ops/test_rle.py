@@ -12,6 +12,7 @@ from amg.ops.rle import (
     area,
     bbox_xywh,
     compress_counts,
+    covers,
     decode,
     encode_masks,
     from_coco,
@@ -325,3 +326,12 @@ def test_fuzzed_strings_are_refused_or_mean_the_same_to_pycocotools(counts, h):
     assert encode_masks(mask[None]) == [rle]
     assert coco.area(to_coco(rle)) == area(rle)
     assert tuple(coco.toBbox(to_coco(rle))) == bbox_xywh(rle)
+
+
+@given(mask_batches(), st.data())
+def test_covers_is_the_pixel_of_a_mask(masks, data):
+    h, w = masks.shape[1:]
+    x, y = data.draw(st.integers(0, w - 1)), data.draw(st.integers(0, h - 1))
+    for mask, rle in zip(masks, encode_masks(masks), strict=True):
+        assert covers(rle, x, y) == mask[y, x]
+        assert not any(covers(rle, *outside) for outside in [(-1, y), (x, -1), (w, y), (x, h)])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 from amg.cli import app
 from amg.io.run_folder import commit_file
 from amg.io.storage import open_storage
-from amg.results import open_run
+from amg.results import decode_mask, open_run
+from amg.view.overlay import draw_overlay
 from pipelines.lease import hold_lease
 from tests.pipelines.helpers import QUICK, contents, make_folder, make_run, running_workers
 from tests.pipelines.stub import save_image
@@ -267,6 +269,32 @@ def test_show_draws_the_masks_over_an_image(folder, tmp_path):
     options = ["--device=cpu", "--set=generator.points_per_side=2", "--side-by-side"]
     _check(_amg("show", folder / "000.png", "--out", out, *options), 0, "masks: ", out)
     assert Image.open(out).size == (2 * 32 + 8, 24)
+
+
+def test_show_draws_what_a_run_has_found(folder, tmp_path, monkeypatch):
+    make_run(folder, tmp_path / "run").execute()
+    monkeypatch.chdir(tmp_path)
+    _check(_amg("show", "003.png", "--from", tmp_path / "run"), 0, "1 masks: 003.masks.png")
+    image = np.array(Image.open(folder / "003.png"))
+    masks = open_run(tmp_path / "run").row("003.png").masks
+    drawn = np.array(Image.open(tmp_path / "003.masks.png"))
+    np.testing.assert_array_equal(drawn, draw_overlay(image, masks))
+    bits = decode_mask(masks[0])
+    y, x = np.argwhere(bits)[0]
+    under = ["show", "003.png", "--from", tmp_path / "run", "--outlines", "--labels", "id"]
+    _check(_amg(*under, "--point", f"{x},{y}"), 0, "0.500", f"{bits.sum()}", "1 masks")
+    y, x = np.argwhere(~bits)[0]
+    _check(_amg(*under, "--point", f"{x},{y}"), 0, "0 masks")
+
+
+def test_show_names_what_a_run_or_an_image_lacks(failed, tmp_path):
+    _, out = failed
+    _check(_amg("show", "7.png", "--from", out), 2, "no image '7.png' was planned")
+    _check(_amg("show", "000.png", "--from", out), 2, "000.png: the run could not segment it")
+    _check(_amg("show", "1.png", "--from", tmp_path / "no"), 2, "no holds no run")
+    for point in ("1", "a,b", "99,0", "0,-1"):
+        result = _amg("show", "001.png", "--from", out, "--point", point)
+        _check(result, 2, "--point ", point)
 
 
 def test_show_names_what_it_cannot_read_or_write(folder, tmp_path):

@@ -7,9 +7,10 @@ import pytest
 
 from amg import ConfigError
 from amg.config import load_config
+from amg.io.planned import PlannedInputs
 from amg.io.sources import list_sources
 from amg.io.storage import open_storage
-from pipelines.plan import Job, PlannedInputs, prepare, survey
+from pipelines.plan import Job, prepare, survey
 from tests.pipelines.helpers import QUICK, make_folder
 
 

@@ -1,0 +1,100 @@
+"""`amg eval` and `amg edges`: how good masks are, and what SAM's edge protocol needs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from amg.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    InputsArgument,
+    ModelOption,
+    SetOption,
+    errors,
+    resolve_config,
+)
+from amg.errors import ConfigError, OutputError
+from amg.evaluate.ranking import Rank
+
+
+def evaluate(
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="A run's folder or URL; or one of `amg edges`.")
+    ],
+    against: Annotated[
+        str,
+        typer.Option(help="Instances of COCO or LVIS (.json), a folder of BSDS500, another run."),
+    ],
+    rank: Annotated[
+        Rank, typer.Option(help="The score by which masks are ranked; mean: of both.")
+    ] = Rank.MEAN,
+    max_masks: Annotated[
+        str, typer.Option(help="How many masks of an image count; all are counted beside.")
+    ] = "1,10,100,1000",
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Where to write the result besides.")
+    ] = None,
+) -> None:
+    """Say how good a run's masks are, and keep it in OUT/evaluation."""
+    try:
+        from amg.evaluate.evaluation import Options, evaluate  # noqa: PLC0415 - an extra
+        from amg.evaluate.table import as_table  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"amg eval needs {error.name}: `pip install 'amg[eval]'`") from error
+
+    options = Options(rank, _parse_max_masks(max_masks), processes)
+    with _bar() as progress:
+        task = progress.add_task("images", total=None)
+        evaluation = evaluate(
+            out, against, options, lambda done, of: progress.update(task, completed=done, total=of)
+        )
+    Console().print(as_table(evaluation))
+    errors.print(f"Kept in {evaluation.keep()}", markup=False, soft_wrap=True)
+    if json_path is not None:
+        try:
+            json_path.parent.mkdir(parents=True, exist_ok=True)
+            json_path.write_bytes(evaluation.to_json())
+        except OSError as error:
+            raise OutputError(f"{json_path}: cannot be written: {error.strerror}") from error
+
+
+def edges(
+    photos: InputsArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for one PNG a photo.")],
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Draw edges by SAM's zero-shot protocol, for `amg eval FOLDER --against BSDS500`."""
+    from amg.io.sources import list_sources  # noqa: PLC0415 - torch only when needed
+    from pipelines.edges import PROTOCOL, draw_edges  # noqa: PLC0415
+
+    named = {"name": model, "checkpoint": checkpoint, "device": device}
+    config = resolve_config(None, [*PROTOCOL, *(set_ or ())], model=named)
+    sources = list(list_sources(photos))
+    with _bar() as progress:
+        for path in progress.track(
+            draw_edges(config, sources, out), total=len(sources), description="photos"
+        ):
+            errors.print(path, markup=False, soft_wrap=True)
+
+
+def _parse_max_masks(text: str) -> list[int]:
+    """`1,10,100` as numbers. Raises ConfigError."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--max-masks {text!r}: expected numbers, e.g. 1,10,100") from None
+    if min(numbers) < 1:
+        raise ConfigError(f"--max-masks {text!r}: expected numbers from 1 on")
+    return numbers
+
+
+def _bar() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()
+    return Progress(*columns, TimeRemainingColumn(), console=errors)

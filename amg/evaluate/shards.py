@@ -1,0 +1,126 @@
+"""A run's committed shards, worked through by several processes, with few of them in memory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any, Generic, TypeVar
+
+from amg.errors import EvaluationError, RleError
+from amg.io.schema import FAILED, ImageRow
+from amg.io.shards import read_ids, read_shard
+from amg.io.storage import open_storage
+from amg.results import RunResults
+
+Truth = TypeVar("Truth")
+Score = TypeVar("Score")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Judge = Callable[[ImageRow, Any], Score]
+"""Scores one image's row against its ground truth; pickled on its way to other processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask(Generic[Truth, Score]):
+    """A committed file of the run `out`, and what its rows are compared with, by image id."""
+
+    out: str
+    file: str
+    truths: Mapping[str, Truth]
+    judge: Judge[Score]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScore(Generic[Score]):
+    """What became of one image; `score` is None where its size is not that of the truth."""
+
+    image_id: str
+    has_failed: bool
+    score: Score | None
+
+
+class OtherSizeError(EvaluationError):
+    """Masks and ground truth are of images of different sizes."""
+
+
+def image_ids_by_file(run: RunResults) -> dict[str, list[str]]:
+    """The image ids in each committed file of a run."""
+    storage = open_storage(run.address)
+    found = {}
+    for commit in run.commits.values():
+        with storage.open(commit.file) as file:
+            found[commit.file] = list(read_ids(file, commit.file))
+    return found
+
+
+def score_run(
+    out: str,
+    ids_by_file: Mapping[str, Sequence[str]],
+    by_id: Mapping[str, Truth],
+    judge: Judge[Score],
+    processes: int,
+    score_file: Callable[[ShardTask[Truth, Score]], list[ImageScore[Score]]] | None = None,
+) -> Iterator[list[ImageScore[Score]]]:
+    """Score the images that have a ground truth, a list of them for each file, in order.
+
+    `score_file` is what scores a file, if not `score_shard`.
+
+    Raises EvaluationError, RleError, ShardError or StorageError for what cannot be compared.
+    """
+    tasks = (
+        ShardTask(out, file, {i: by_id[i] for i in image_ids if i in by_id}, judge)
+        for file, image_ids in ids_by_file.items()
+    )
+    tasks = (task for task in tasks if task.truths)
+    yield from map_in_processes(score_file or score_shard, tasks, processes)
+
+
+def score_shard(task: ShardTask[Truth, Score]) -> list[ImageScore[Score]]:
+    """Score the rows of one file."""
+    scores: list[ImageScore[Score]] = []
+    with open_storage(task.out).open(task.file) as file:
+        for row in read_shard(file, task.file):
+            if row.image_id in task.truths:
+                scores.append(_score(row, task.truths[row.image_id], task.judge))
+    return scores
+
+
+def _score(row: ImageRow, truth: object, judge: Judge[Score]) -> ImageScore[Score]:
+    has_failed = row.status in FAILED
+    try:
+        return ImageScore(row.image_id, has_failed, judge(row, truth))
+    except OtherSizeError:
+        return ImageScore(row.image_id, has_failed, None)
+    except (EvaluationError, RleError) as error:
+        raise EvaluationError(f"{row.image_id}: {error}") from error
+
+
+def check_size(row: ImageRow, size_hw: tuple[int, int]) -> None:
+    """Raises OtherSizeError where an image of that size cannot be the row's."""
+    if row.height is not None and (row.height, row.width) != size_hw:
+        raise OtherSizeError(f"{row.height} x {row.width} is not {size_hw[0]} x {size_hw[1]}")
+
+
+def map_in_processes(
+    function: Callable[[Task], Result], tasks: Iterator[Task], processes: int
+) -> Iterator[Result]:
+    """The function's results in order, from several processes; with one, from this.
+
+    Tasks are taken from the iterator when a process is nearly free: few exist at once.
+    """
+    if processes == 1:
+        yield from map(function, tasks)
+        return
+    # Not forked: an object store's client has threads here, which a fork would lack.
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        waiting: list[Future[Result]] = []
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
+                if len(waiting) >= 2 * processes:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()

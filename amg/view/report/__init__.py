@@ -1,0 +1,1 @@
+"""One static folder that shows what a run found and where it failed: `amg report`."""

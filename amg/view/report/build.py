@@ -1,0 +1,199 @@
+"""`amg report`, top to bottom: add up the run, choose images, write their files, then the page.
+
+The folder is static, and whole or not there: it is built beside its place and moved.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from amg.errors import ConfigError, OutputError
+from amg.io.events import RunTimes, read_times
+from amg.io.run_folder import Commit, Plan, read_commits, require_plan
+from amg.io.shards import read_metadata
+from amg.io.storage import LocalStorage, Storage, open_storage
+from amg.io.urls import local_path, scheme_of, shown
+from amg.view.report import words
+from amg.view.report.charts import draw_charts
+from amg.view.report.gallery import Item, write_gallery
+from amg.view.report.sampling import Choice, choose, n_extremes
+from amg.view.report.summary import Summary, summarize
+
+DEFAULT_IMAGES = 300
+_PAGE = "index.html"
+_ASSETS = ("report.css", "report.js")
+_TEMPLATES = Path(__file__).parent / "templates"
+_MARK = '<meta name="generator" content="amg report">'
+"""By this a folder is known for a report, which may be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report that was written: `n_shown` of `n_images` images, `n_unreadable` without picture."""
+
+    page: Path
+    n_images: int
+    n_shown: int
+    n_unreadable: int
+
+
+def write_report(
+    out: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    n_images: int = DEFAULT_IMAGES,
+) -> Report:
+    """Write the report of a run, finished or not, to `folder`; default: OUT/report if it is local.
+
+    Raises RunError for a folder without a plan, ShardError for damaged shards, StorageError where
+    the run cannot be read, ConfigError and OutputError for a folder that cannot be used.
+    """
+    storage = open_storage(out)
+    plan = require_plan(storage)
+    target = _target(storage, folder)
+    commits = read_commits(storage, plan)
+    summary = summarize(storage, plan, commits, n_extremes(n_images))
+    committed = [plan.shard_rows(shard) for shard in commits]
+    choice = choose(committed, summary.extremes, n_images)
+    try:
+        with _replaced(target) as building:
+            items = write_gallery(building, storage, plan, commits, choice)
+            page = _render(storage, plan, commits, summary, choice, items)
+            (building / _PAGE).write_text(page, encoding="utf-8")
+            for name in _ASSETS:
+                shutil.copyfile(_TEMPLATES / name, building / name)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    n_unreadable = sum(item.note is not None for item in items)
+    return Report(target / _PAGE, summary.n_images, len(items), n_unreadable)
+
+
+def _target(storage: Storage, folder: str | os.PathLike[str] | None) -> Path:
+    """Where the report goes. Raises ConfigError for no local place, OutputError for one in use."""
+    if folder is None:
+        if not isinstance(storage, LocalStorage):
+            raise ConfigError(
+                f"--out: give a folder here; the run is on a storage, {storage.url()}"
+            )
+        target = storage.root / "report"
+    elif scheme_of(os.fspath(folder)):
+        raise ConfigError(f"--out {shown(os.fspath(folder))!r}: a report goes to a local folder")
+    else:
+        target = Path(local_path(os.fspath(folder))).expanduser().absolute()
+    if target.exists() and not _may_be_replaced(target):
+        raise OutputError(f"{target} is there and is no report: take another folder")
+    return target
+
+
+def _may_be_replaced(target: Path) -> bool:
+    """Whether this is an empty folder, or a report of ours."""
+    if not target.is_dir():
+        return False
+    try:
+        return _MARK in (target / _PAGE).read_text(encoding="utf-8")[:2000]
+    except FileNotFoundError:
+        return not any(target.iterdir())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+@contextmanager
+def _replaced(target: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `target` at the end, if nothing went wrong."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+        building = Path(scratch) / "new"
+        building.mkdir()
+        yield building
+        if target.exists():
+            target.rename(Path(scratch) / "old")
+        building.rename(target)
+
+
+def _render(
+    storage: Storage,
+    plan: Plan,
+    commits: Mapping[int, Commit],
+    summary: Summary,
+    choice: Choice,
+    items: list[Item],
+) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": words.whole_number,
+        "percent": words.percent,
+        "seconds": words.seconds,
+        "moment": words.moment,
+        "short": words.short_number,
+    }
+    environment.globals["many"] = words.many
+    times = read_times(storage)
+    return environment.get_template(_PAGE).render(
+        name=storage.url().rstrip("/").rpartition("/")[2],
+        plan=plan,
+        summary=summary,
+        times=times,
+        charts=draw_charts(summary),
+        choice=choice,
+        items=items,
+        n_unreadable=sum(item.note is not None for item in items),
+        is_complete=len(commits) == plan.n_shards,
+        facts=_facts(storage, plan, commits, times),
+        parameters=_parameters(plan.identity["generator"]),
+        version=version("amg"),
+        made=time.time(),
+    )
+
+
+def _facts(
+    storage: Storage, plan: Plan, commits: Mapping[int, Commit], times: RunTimes
+) -> list[tuple[str, str]]:
+    """How the run was made, a name and a value each."""
+    model = plan.identity["model"]
+    facts = [
+        ("Model", model["name"]),
+        ("Weights, sha256", model["weights_sha256"]),
+        ("Precision", model["precision"]),
+        ("Input size", f"{model['imgsz']} px" if model["imgsz"] else "the model's own"),
+        ("Made with amg", _version(storage, commits)),
+        ("Folder of the run", storage.url()),
+        ("Run", plan.run_id),
+    ]
+    if times.began is not None and times.ended is not None:
+        facts += [
+            ("Begun", words.moment(times.began)),
+            ("Last at work", words.moment(times.ended)),
+            ("Time at work", words.seconds(times.worked_s)),
+        ]
+    return facts
+
+
+def _version(storage: Storage, commits: Mapping[int, Commit]) -> str:
+    """The version that wrote the first shard."""
+    for commit in commits.values():
+        with storage.open(commit.file) as file:
+            return read_metadata(file, commit.file).get("amg.version", "unknown")
+    return "nothing yet"
+
+
+def _parameters(generator: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The generator's parameters, as they are written in a configuration."""
+    words_of = {None: "none", True: "yes", False: "no"}
+    return [
+        (name, words_of[value] if value is None or isinstance(value, bool) else str(value))
+        for name, value in generator.items()
+    ]

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+
+from amg.evaluate.calibration import calibrate, scored_masks
+from tests.evaluate.shapes import box, mask
+
+
+def test_bins_by_hand():
+    masks = np.array([[0.81, 0.9, 0.5], [0.84, 0.9, 0.7], [0.85, 0.9, 0.9], [1.2, 0.9, 1.0]])
+    predicted, stability = calibrate([masks[:1], masks[1:]])
+    assert [(b.low, b.high, b.n_masks) for b in predicted.bins] == [
+        (0.8, 0.85, 2),
+        (0.85, 0.9, 1),
+        (0.95, 1.0, 1),
+    ]
+    assert predicted.bins[0].mean_score == pytest.approx(0.825)
+    assert predicted.bins[0].mean_iou == pytest.approx(0.6)
+    assert (stability.pearson, stability.spearman) == (None, None)  # all the same
+
+
+def test_correlations_are_scipys():
+    masks = np.random.default_rng(0).random((200, 3)).round(2)  # with ties
+    for k, score in enumerate(calibrate([masks])):
+        assert score.pearson == pytest.approx(pearsonr(masks[:, k], masks[:, 2]).statistic)
+        assert score.spearman == pytest.approx(spearmanr(masks[:, k], masks[:, 2]).statistic)
+
+
+def test_scores_that_are_no_number_are_left_out():
+    _, stability = calibrate([np.array([[0.5, np.nan, 0.2], [0.5, 0.6, 0.3]])])
+    assert stability.n_masks == 1
+    assert stability.bins[0].mean_iou == pytest.approx(0.3)
+
+
+def test_masks_of_images_without_instances_say_nothing():
+    one = mask(box((4, 4), 0, 2, 0, 2), 0.75, 0.5)
+    assert len(scored_masks([one], np.zeros((1, 0)))) == 0
+    assert scored_masks([one], np.array([[0.25, 0.5]])).tolist() == [[0.75, 0.5, 0.5]]
+    assert [score.n_masks for score in calibrate([])] == [0, 0]
