@@ -6,7 +6,7 @@ configurations beside it.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from torch import nn
 
@@ -57,13 +57,17 @@ def build_mobile_sam() -> SAMModel:
     return SAMModel(*_parts(encoder, imgsz=1024, decoder_mlp_dim=2048))
 
 
-def build_nano(imgsz: int = 448) -> FineSAMModel:
+@overload
+def build_nano(imgsz: int = 448, *, fine: Literal[False] = False) -> SAMModel: ...
+@overload
+def build_nano(imgsz: int = 448, *, fine: Literal[True]) -> FineSAMModel: ...
+def build_nano(imgsz: int = 448, *, fine: bool = False) -> SAMModel:
     """The built-in model: MobileSAM's architecture, smaller, without its classification head.
 
-    SAM 2's finer features are added to it. 448 pixels fill the encoder's windows (7 and 14 cells)
-    without padding.
+    448 pixels fill the encoder's windows (7 and 14 cells) without padding. `fine` adds SAM 2's
+    finer features: what is trained next has them.
     """
-    encoder = FineTinyViT(
+    encoder = (FineTinyViT if fine else TinyViT)(
         img_size=imgsz,
         num_classes=0,
         embed_dims=(32, 64, 128, 320),
@@ -72,7 +76,8 @@ def build_nano(imgsz: int = 448) -> FineSAMModel:
         window_sizes=(7, 7, 14, 7),
         drop_path_rate=0.0,
     )
-    return FineSAMModel(*_parts(encoder, imgsz=imgsz, decoder_mlp_dim=512))
+    parts = _parts(encoder, imgsz=imgsz, decoder_mlp_dim=512)
+    return FineSAMModel(*parts) if fine else SAMModel(*parts)
 
 
 def _parts(

@@ -1,4 +1,4 @@
-"""SAM with finer features in the upscaling, as SAM 2 has them: what the built-in model is."""
+"""SAM with finer features in the upscaling, as SAM 2 has them."""
 
 from collections.abc import Sequence
 

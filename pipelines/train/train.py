@@ -30,6 +30,7 @@ from typing import Annotated, cast
 
 import torch
 import typer
+from safetensors import safe_open
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -54,9 +55,10 @@ _SINGLE_MASK_REGION = 1  # the mask for unambiguous prompts means the object
 _SAVE_EVERY_S = 300
 _LOG_EVERY_STEPS = 50
 _BORDER_GAIN = 3.0
+_FINE = "image_encoder.fine."
 # What `Phase.draws_only` leaves to be trained.
 _DRAWING = (
-    "image_encoder.fine.",
+    _FINE,
     "mask_decoder.output_upscaling.",
     "mask_decoder.output_hypernetworks_mlps.",
     "mask_decoder.iou_prediction_head.",
@@ -98,7 +100,7 @@ class Trainer:
         self.device = torch.device(settings.device)
         self.rank, self.world = settings.rank, settings.world
         torch.manual_seed(settings.seed)
-        self.model = build_nano(self.phases[0].size_px).to(self.device)
+        self.model = build_nano(self.phases[0].size_px, fine=True).to(self.device)
         # Senses of likeness are read off the upscaled features by a layer that training alone has.
         width = self.model.mask_decoder.transformer_dim // 8
         self.likeness = nn.Linear(width, _LEVELS * (width + 1)).to(self.device)
@@ -287,8 +289,12 @@ class Trainer:
         partial.replace(self.settings.out / "state.pt")
 
     def start_from(self, weights: Path) -> None:
-        """Begin with the weights of an earlier training."""
-        load_weights(self.model, weights)
+        """Begin with the weights of an earlier training, with or without finer features."""
+        with safe_open(weights, framework="pt") as file:
+            is_fine = any(key.startswith(_FINE) for key in file.keys())  # noqa: SIM118 - no mapping
+        model = build_nano(fine=is_fine)
+        load_weights(model, weights)
+        self.model.load_state_dict(model.state_dict(), strict=is_fine)
 
     def load(self) -> None:
         """Go on from the last save, if there is one."""
@@ -334,7 +340,7 @@ def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, fl
 
 def trained_model(state_path: Path) -> FineSAMModel:
     """The model of a saved state, for evaluation."""
-    model = build_nano()
+    model = build_nano(fine=True)
     model.load_state_dict(torch.load(state_path, weights_only=True, map_location="cpu")["model"])
     return model.eval()
 

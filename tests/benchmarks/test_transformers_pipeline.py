@@ -18,7 +18,11 @@ def small_tiny_vit_sam():
     return build_nano(imgsz=SIZE_PX).eval()
 
 
-@pytest.mark.parametrize("make", [our_sam, small_tiny_vit_sam])
+def small_fine_sam():
+    return build_nano(imgsz=SIZE_PX, fine=True).eval()
+
+
+@pytest.mark.parametrize("make", [our_sam, small_tiny_vit_sam, small_fine_sam])
 @torch.no_grad()
 def test_same_embeddings_logits_and_scores(make):
     ours = randomise(make())
@@ -57,7 +61,6 @@ def test_the_pipeline_finds_most_of_our_masks_on_a_photo(nano, photos):
         {"point_grids": [[(0.5, 0.5)]]},
         {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
         {"min_mask_region_area": 10},
-        {"crop_n_layers": 1},
     ],
 )
 def test_parameters_that_the_pipeline_has_not_are_refused(nano, values):

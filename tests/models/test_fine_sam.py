@@ -6,9 +6,8 @@ import torch
 from parity import assert_close, random, randomise
 
 from amg.models.build import build_nano
+from amg.models.fine_sam import FineSAMModel
 from amg.models.fine_tiny_vit import FineFeatures
-from amg.models.sam import SAMModel
-from amg.models.tiny_vit import TinyViT
 from benchmarks.original import original_sam
 
 IMGSZ = 96
@@ -16,7 +15,7 @@ IMGSZ = 96
 
 @pytest.fixture(scope="module")
 def model():
-    return randomise(build_nano(IMGSZ)).eval()
+    return randomise(build_nano(IMGSZ, fine=True)).eval()
 
 
 def candidates(model, features, **options):
@@ -38,18 +37,11 @@ def test_features_are_a_quarter_and_an_eighth_and_images_do_not_touch(model):
 
 @torch.no_grad()
 def test_untrained_finer_features_change_nothing():
-    fine = build_nano(IMGSZ).eval()
-    encoder = TinyViT(
-        img_size=IMGSZ,
-        num_classes=0,
-        embed_dims=(32, 64, 128, 320),
-        depths=(1, 1, 3, 1),
-        num_heads=(1, 2, 4, 10),
-        window_sizes=(7, 7, 14, 7),
-    )
-    sam = SAMModel(encoder, fine.prompt_encoder, fine.mask_decoder).eval()
-    state = fine.image_encoder.state_dict()
-    encoder.load_state_dict({k: v for k, v in state.items() if not k.startswith("fine.")})
+    fine = build_nano(IMGSZ, fine=True).eval()
+    sam = build_nano(IMGSZ).eval()
+    assert not isinstance(sam, FineSAMModel)
+    state = fine.state_dict()
+    sam.load_state_dict({key: state[key] for key in sam.state_dict()})
     pixels = random(1, 3, IMGSZ, IMGSZ)
     with_them, _ = candidates(fine, fine.encode(pixels)[0])
     without, _ = candidates(sam, sam.encode(pixels)[0])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from amg.models.build import build_nano
-from amg.models.checkpoint import load_weights
+from amg.models.checkpoint import load_weights, save_weights
 from amg.models.fine_tiny_vit import FineFeatures
 from pipelines.train.export import main as export
 from pipelines.train.recipes import RECIPES
@@ -36,7 +36,7 @@ def test_training_goes_through_its_phases_resumes_and_exports(tmp_path):
     assert resumed.progress.phase == len(RECIPES["scratch"])
 
     export(state=tmp_path / "state.pt", out=tmp_path / "nano.safetensors")
-    model = build_nano()
+    model = build_nano(fine=True)
     load_weights(model, tmp_path / "nano.safetensors")
     expected = trained_model(tmp_path / "state.pt").state_dict()
     for name, value in model.state_dict().items():
@@ -79,3 +79,13 @@ def test_images_drawn_together_are_those_drawn_alone(tmp_path):
         alone, its_scores = trainer._draw(one, batch.points_xy[i : i + 1])
         torch.testing.assert_close(logits[own], alone, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(scores[own], its_scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_training_begins_with_weights_of_either_kind(tmp_path, fine):
+    earlier = build_nano(fine=fine)
+    save_weights(earlier, tmp_path / "earlier.safetensors")
+    trainer = Trainer(Settings(tmp_path, "drawing", 60.0, seed=1, device="cpu"))
+    trainer.start_from(tmp_path / "earlier.safetensors")
+    state = trainer.model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in earlier.state_dict().items())
