@@ -110,7 +110,7 @@ def stream_batches(
         SceneStream(size_px, n_points, seed, n_views),
         batch_size=batch_size,
         num_workers=n_workers,
-        prefetch_factor=4 if n_workers else None,
+        prefetch_factor=2 if n_workers else None,
         pin_memory=torch.cuda.is_available(),
     )
     for images, points_xy, labels in loader:
