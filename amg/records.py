@@ -44,6 +44,18 @@ class Mask:
     parent: int | None = None
 
 
+def scores_enough(
+    mask: Mask, min_predicted_iou: float | None, min_stability_score: float | None
+) -> bool:
+    """Whether a mask has these scores at least; None asks for nothing, not even for a number.
+
+    Predicted IoU may be negative, and the stability of a mask without a sure pixel is NaN.
+    """
+    return (min_predicted_iou is None or mask.predicted_iou >= min_predicted_iou) and (
+        min_stability_score is None or mask.stability_score >= min_stability_score
+    )
+
+
 def keep_masks(masks: Sequence[Mask], kept: Sequence[int]) -> tuple[Mask, ...]:
     """The masks of an index, in its order: whose parent is not among them gets the next that is.
 

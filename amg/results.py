@@ -17,7 +17,7 @@ from amg.io.shards import read_rows, read_shard
 from amg.io.sources import ImageSource
 from amg.io.storage import open_storage
 from amg.ops import rle
-from amg.records import Mask, keep_masks
+from amg.records import Mask, keep_masks, scores_enough
 
 
 class RunResults:
@@ -101,7 +101,7 @@ class RunResults:
         return self.dataset().to_table(columns=columns)
 
     def rows(
-        self, *, min_predicted_iou: float = 0.0, min_stability_score: float = 0.0
+        self, *, min_predicted_iou: float | None = None, min_stability_score: float | None = None
     ) -> Iterator[ImageRow]:
         """Rows in the order of the plan, with those of their masks that score at least so much.
 
@@ -112,8 +112,7 @@ class RunResults:
                 kept = [
                     index
                     for index, mask in enumerate(row.masks)
-                    if mask.predicted_iou >= min_predicted_iou
-                    and mask.stability_score >= min_stability_score
+                    if scores_enough(mask, min_predicted_iou, min_stability_score)
                 ]
                 yield replace(row, masks=keep_masks(row.masks, kept))
 

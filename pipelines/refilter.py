@@ -7,6 +7,7 @@ off any run: so it is resumed, watched and read as one. Source of what is exact:
 
 import hashlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from amg.config import Config, EngineConfig, GeneratorConfig
-from amg.errors import ConfigError, RunError
+from amg.errors import ConfigError, RunError, StorageError
 from amg.generate.refilter import change_filters, inexact_changes, refilter
+from amg.io.access import is_passing
 from amg.io.run_folder import (
     CONFIG,
     INPUTS,
@@ -94,11 +94,10 @@ def refilter_run(
     if reasons and not approximate:
         raise ConfigError(*reasons, "a run with keep_candidates allows it; or give --approximate")
     storage = open_storage(out)
-    if storage.address == origin.address:
-        raise ConfigError(f"{storage.url()}: a run cannot be made of itself: give another folder")
     config = _configure(read_config(open_storage(source)), wanted, processes)
     with Signals() as signals, hold_lease(storage) as lease:
         with hold_planning_lease(storage):
+            _check_not_itself(storage, origin)
             if overwrite:
                 clear(storage)
             plan = _prepare(origin, storage, config, approximate=bool(reasons))
@@ -168,11 +167,21 @@ def _prepare(origin: Origin, storage: Storage, config: Config, *, approximate: b
     return found or plan
 
 
+def _check_not_itself(storage: Storage, origin: Origin) -> None:
+    """Raise ConfigError for the source's own folder, whatever way leads there."""
+    there = read_plan(storage)
+    if there is not None and there.run_id == origin.plan.run_id:
+        raise ConfigError(f"{storage.url()}: a run cannot be made of itself: give another folder")
+
+
 def _copy_inputs(source: Storage, target: Storage) -> None:
     with source.open(INPUTS) as file, target.staged(INPUTS) as staged:
-        with pq.ParquetFile(file) as inputs, pq.ParquetWriter(staged, inputs.schema_arrow) as copy:
-            for group in range(inputs.num_row_groups):
-                copy.write_table(inputs.read_row_group(group, use_threads=False))
+        try:
+            with staged.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+        except OSError as error:
+            text = f"cannot write {target.url(INPUTS)}: {error.strerror or error}"
+            raise StorageError(text, passing=is_passing(error)) from error
         target.publish(staged, INPUTS)
 
 

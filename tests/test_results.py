@@ -128,6 +128,7 @@ def test_a_dataset_filters(storage):
         ({"min_predicted_iou": 0.6, "min_stability_score": 0.6}, [2]),
         ({"min_predicted_iou": 0.5, "min_stability_score": 0.5}, [0, 1, 2]),
         ({"min_predicted_iou": 0.95}, []),
+        ({"min_stability_score": 0.0}, [0, 1, 2]),
     ],
 )
 def test_masks_are_filtered_and_rows_are_not(local, least, kept):
@@ -264,3 +265,19 @@ def test_files_are_the_committed_ones(storage):
         f"part-{i:05d}.good.parquet" for i in range(3)
     ]
     assert all(name.startswith(storage.address) for name in files)
+
+
+def test_no_demand_keeps_masks_whatever_their_scores(local):
+    (good, *_) = _row(0).masks
+    odd = [replace(good, predicted_iou=-0.25), replace(good, stability_score=float("nan"))]
+    row = replace(_row(0), masks=(good, *odd))
+    storage, plan = local, replace(PLAN, n_images=1)
+    storage.write("plan.json", to_json(plan))
+    name, data = _write_shard(storage, 0, "good", [row])
+    digest, tally = hashlib.sha256(data).hexdigest(), Tally.of(row)
+    commit = Commit(0, name, len(data), digest, tally, "good", plan.fingerprint)
+    storage.write(commit_file(0), to_json(commit))
+    run = open_run(local.root)
+    assert [len(row.masks) for row in run.rows()] == [3]
+    assert [len(row.masks) for row in run.rows(min_predicted_iou=0)] == [2]
+    assert [len(row.masks) for row in run.rows(min_stability_score=0)] == [2]

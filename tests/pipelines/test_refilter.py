@@ -239,8 +239,11 @@ def test_a_folder_takes_no_work_of_other_filters_or_rows(stub_run, tmp_path):
 
 def test_a_source_that_is_not_complete_or_the_target_itself_is_refused(stub_run, tmp_path):
     source = shutil.copytree(stub_run, tmp_path / "source")
-    with pytest.raises(ConfigError, match="cannot be made of itself"):
-        refilter_run(source, source, CHANGES)
+    (tmp_path / "link").symlink_to(source)
+    for itself in (source, tmp_path / "link", tmp_path / "x/../source"):
+        with pytest.raises(ConfigError, match="cannot be made of itself"):
+            refilter_run(source, itself, CHANGES, overwrite=True)
+    assert open_run(source).is_complete
     (source / commit_file(2)).unlink()
     with pytest.raises(RunError, match="1 of 3 shards are not committed: finish the run first"):
         refilter_run(source, tmp_path / "out", CHANGES)

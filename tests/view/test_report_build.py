@@ -17,6 +17,7 @@ from amg.io.schema import ImageRow
 from amg.io.sources import list_sources
 from amg.ops import rle
 from amg.view.overlay import draw_overlay, mask_colour
+from amg.view.report import pictures
 from amg.view.report.build import write_report
 from tests.view.made_run import (
     HOSTILE_IDS,
@@ -170,6 +171,14 @@ def test_nothing_inline_may_run(out):
     assert "unsafe" not in policy
     assert "http" not in policy
     assert not re.search(r"\son\w+=|\sstyle=|<style|javascript:|https?://", source)
+
+
+def test_a_file_that_no_worker_has_lived_to_read_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "read_planned_image", lambda *_: pytest.fail("opened"))
+    row = ImageRow("a.png", str(write_image(tmp_path / "a.png", 1)), "crashed", "workers died")
+    report = write_report(write_run(tmp_path / "out", [row]))
+    (item,) = _data(report.page.parent / "data/gallery.js")["items"]
+    assert item["note"] == "The file was not opened again: workers died of it."
 
 
 def test_no_html_is_made_in_the_browser(out):

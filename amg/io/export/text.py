@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -24,9 +25,9 @@ def to_json(value: Any) -> bytes:
     return text.encode()
 
 
-def exact(value: float) -> float:
-    """The shortest decimal that is the same 32-bit number: rows hold no more."""
-    return float(str(np.float32(value)))
+def exact(value: float) -> float | None:
+    """The shortest decimal that is the same 32-bit number: rows hold no more. None for NaN."""
+    return None if math.isnan(value) else float(str(np.float32(value)))
 
 
 def file_name(picture: Picture, rule: Literal["id", "uri", "name"]) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from amg.io.export.rendering import NumberedMask, Picture
 from amg.io.schema import ImageRow
-from amg.records import Mask, keep_masks
+from amg.records import Mask, keep_masks, scores_enough
 from amg.results import RunResults
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -19,26 +19,24 @@ class Selection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_predicted_iou: Share = 0.0
-    min_stability: Share = 0.0
+    min_predicted_iou: Share | None = None
+    min_stability: Share | None = None
     min_area: Annotated[int, Field(ge=0)] = 0
     max_masks_per_image: Annotated[int, Field(ge=1)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
 
     def choose(self, masks: Sequence[Mask]) -> list[int]:
         """The places of those that score enough; of too many the best, by predicted IoU."""
-        good = [i for i, mask in enumerate(masks) if self._is_good(mask)]
+        good = [
+            i
+            for i, mask in enumerate(masks)
+            if mask.area >= self.min_area
+            and scores_enough(mask, self.min_predicted_iou, self.min_stability)
+        ]
         if self.max_masks_per_image is None:
             return good
         best = sorted(good, key=lambda i: -masks[i].predicted_iou)
         return sorted(best[: self.max_masks_per_image])
-
-    def _is_good(self, mask: Mask) -> bool:
-        return (
-            mask.predicted_iou >= self.min_predicted_iou
-            and mask.stability_score >= self.min_stability
-            and mask.area >= self.min_area
-        )
 
 
 class Walk:

@@ -27,8 +27,11 @@ class NoPictureError(Exception):
 def load_picture(row: ImageRow, source: ImageSource, max_pixels: int) -> Pixels:
     """The pixels that the run segmented, (H, W, 3).
 
-    Raises NoPictureError where the file is gone, cannot be read, or is not what it was.
+    Raises NoPictureError where the file is gone, cannot be read, or is not what it was, and for one
+    that no worker has lived to read: it is not opened.
     """
+    if row.status == "crashed" and row.height is None:
+        raise NoPictureError("The file was not opened again: workers died of it.")
     try:
         rgb = read_planned_image(source, row.sha256, max_pixels)
     except ImageError as error:

@@ -545,10 +545,15 @@ function setUpFilters() {
   byId("filters").disabled = !viewer.masks.length;
 }
 
+/** A slider at 0 asks for nothing: scores may be negative, or no number. */
+function isAtLeast(score, least) {
+  return least === 0 || (score !== null && score >= least);
+}
+
 function filter() {
   const least = filterBounds();
   const passes = (mask) =>
-    (mask.iou ?? 0) >= least.iou && (mask.stability ?? 0) >= least.stability && mask.area >= least.area;
+    isAtLeast(mask.iou, least.iou) && isAtLeast(mask.stability, least.stability) && mask.area >= least.area;
   viewer.shown = [...viewer.masks.keys()].filter((place) => passes(viewer.masks[place]));
   byId("least-iou-value").textContent = score(least.iou);
   byId("least-stability-value").textContent = score(least.stability);
