@@ -3,8 +3,8 @@
 import numpy as np
 
 from amg.io.export.coco import CATEGORY_ID, FileName, category, image_record
-from amg.io.export.images import to_png
 from amg.io.export.label_map import paint_picture
+from amg.io.export.png_file import to_png
 from amg.io.export.rendering import Document, Format, FormatOptions, Picture, Records, Rendering
 from amg.io.export.text import exact, to_json
 from amg.ops.label_map import Int32s, Overlap, boxes_xywh
