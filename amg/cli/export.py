@@ -78,7 +78,8 @@ def _export(run: str, to: str, folder: str, options: dict[str, Any]) -> None:
         errors.print(f"the run is not complete: {n_there} of {n_all} shards are exported")
     with _Display(errors) as display:
         report = write(results, to, folder, progress=display.update, **options)
-    errors.print(f"{report.images} images, {report.masks} masks: {folder}", soft_wrap=True)
+    summary = f"{report.images} images, {report.masks} masks: {folder}"
+    errors.print(summary, markup=False, soft_wrap=True)
     details = {"masks not chosen": report.masks_left_out, **report.notes}
     details |= {f"images left out: {status}": n for status, n in report.failed.items()}
     for text, count in details.items():

@@ -233,7 +233,7 @@ def test_of_a_long_run_a_sample_is_shown_and_the_page_says_which(image, tmp_path
     assert {0, 7, 6, 13} <= {*shown}, "no masks, and most"
     assert {*index["sample"]} <= {*shown}
     text = _text(report.page)
-    assert f"{len(shown)} of 60 images: the 2 most extreme of each view" in text
+    assert f"{len(shown)} of 60 images: up to 2 most extreme of each view" in text
     assert f"{len(index['sample'])} drawn uniformly" in text
 
 

@@ -51,6 +51,17 @@ def test_the_sample_is_uniform_over_what_is_committed():
 
 def test_an_empty_run_and_a_sample_of_one():
     assert choose([], {}, 5).rows == []
-    choice = choose([range(9)], _extremes(1, fewest=range(9), failed=range(9, 0, -1)), 1)
-    assert choice.rows == [0, 8], "one of each kind at least"
+    found = _extremes(n_extremes(1), fewest=range(9), failed=range(9, 0, -1))
+    choice = choose([range(9)], found, 1)
+    assert choice.rows == [0]
+    assert choice.extremes == {"fewest": [0], "failed": []}
     assert choice.sample == []
+
+
+@pytest.mark.parametrize("n", range(1, 12))
+def test_no_more_are_shown_than_asked_for(n):
+    keys = np.random.default_rng(n).random((5, 100))
+    found = _extremes(n_extremes(n), **dict(zip("abcde", keys, strict=True)))
+    choice = choose([range(100)], found, n)
+    assert 1 <= len(choice.rows) <= n
+    assert {*choice.rows} == {*choice.sample}.union(*choice.extremes.values())

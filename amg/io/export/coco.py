@@ -1,5 +1,6 @@
 """COCO instances: one JSON file, or several, that pycocotools and all that build on it read."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from amg.io.export.rendering import (
     Format,
     FormatOptions,
     NumberedMask,
+    Origin,
     Picture,
     Records,
     Rendering,
@@ -57,15 +59,7 @@ class Coco(Format):
 
     def json_pieces(self) -> list[bytes | Records]:
         """The text around the lists of images and annotations."""
-        info = {"description": f"masks by {self.origin.model}", "run": self.origin.run_id}
-        start = to_json({"info": info, "licenses": [], "categories": [category(self.options)]})
-        return [
-            start.removesuffix(b"}") + b',\n"images":[\n',
-            Records("images"),
-            b'\n],\n"annotations":[\n',
-            Records("annotations"),
-            b"\n]}\n",
-        ]
+        return frame(self.origin, category(self.options))
 
     def segmentation(self, mask: Rle) -> Any:
         """COCO's `segmentation` of a mask; nothing for an empty one."""
@@ -104,6 +98,19 @@ def annotation(picture: Picture, entry: NumberedMask, segmentation: Any) -> dict
         "level": mask.level,
         "parent_id": entry.parent_id,
     }
+
+
+def frame(origin: Origin, of_masks: Mapping[str, Any]) -> list[bytes | Records]:
+    """A JSON file with one category, and places for records of images and annotations."""
+    info = {"description": f"masks by {origin.model}", "run": origin.run_id}
+    start = to_json({"info": info, "licenses": [], "categories": [of_masks]})
+    return [
+        start.removesuffix(b"}") + b',\n"images":[\n',
+        Records("images"),
+        b'\n],\n"annotations":[\n',
+        Records("annotations"),
+        b"\n]}\n",
+    ]
 
 
 def image_record(picture: Picture, rule: FileName) -> dict[str, Any]:

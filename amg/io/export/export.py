@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -92,33 +93,33 @@ class Export:
         }
         with self._folder.claimed(identity):
             state = self._state()
-            counts = self._folder.finished(state)
+            names = [*self._joint_files(), *chain.from_iterable(map(self._files_of, self._parts()))]
+            counts = self._folder.finished(state, names)
             if counts is not None:
                 return ExportReport(**counts)
             return self._go_on(state, progress)
 
     def _go_on(self, state: Sequence[str], progress: Progress) -> ExportReport:
         report = ExportReport()
-        parts = [part for part in range(self._walk.n_parts) if self._walk.state_of(part)]
+        parts = self._parts()
         for part in parts:
             report.add(self._ensure_part(part, progress))
             progress(self._walk.rows_of(part).stop, self._walk.n_images)
-        for document in self._documents:
-            if not self._in_parts(document):
-                self._folder.compose(document, parts, document.name)
+        for name, document in self._joint_files().items():
+            self._folder.compose(document, parts, name)
         if self._run.is_complete:  # else what is done is kept for what is still to come
             self._folder.finish(state, asdict(report))
         return report
 
     def _ensure_part(self, part: int, progress: Progress) -> ExportReport:
         state = self._walk.state_of(part)
-        counts = self._folder.done(part, state)
+        files = self._files_of(part)
+        counts = self._folder.done(part, state, files)
         if counts is not None:
             return ExportReport(**counts)
         report = self._export_part(part, progress)
-        for document in self._documents:
-            if self._in_parts(document):
-                self._folder.compose(document, [part], _numbered(document.name, part))
+        for name, document in files.items():
+            self._folder.compose(document, [part], name)
         self._folder.finish_part(part, state, asdict(report))
         if self._format.images_per_file:
             self._folder.forget(part, list(self._separators))
@@ -158,6 +159,19 @@ class Export:
                 n_before[name] += 1
         n_kept = len(picture.masks)
         return ExportReport(1, n_kept, n_masks - n_kept, notes=dict(rendering.notes))
+
+    def _parts(self) -> list[int]:
+        """The parts of which something is there."""
+        return [part for part in range(self._walk.n_parts) if self._walk.state_of(part)]
+
+    def _files_of(self, part: int) -> dict[str, Document]:
+        """The files that a part has of its own."""
+        own = filter(self._in_parts, self._documents)
+        return {_numbered(document.name, part): document for document in own}
+
+    def _joint_files(self) -> dict[str, Document]:
+        """The files that are made of all parts."""
+        return {d.name: d for d in self._documents if not self._in_parts(d)}
 
     def _in_parts(self, document: Document) -> bool:
         has_records = any(isinstance(piece, Records) for piece in document.pieces)

@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,11 +63,14 @@ class Folder:
         """Write one of many files: whole or not at all; on the disk once its part is done."""
         self._write(self.root / name, data)
 
-    def done(self, part: int, state: Sequence[str]) -> dict[str, Any] | None:
-        """The counts of a part that was exported from the same state, None if it was not."""
-        with _errors(self._state):
-            found = _read(self._marker(part))
-        return found["counts"] if found is not None and found["state"] == list(state) else None
+    def done(
+        self, part: int, state: Sequence[str], documents: Iterable[str]
+    ) -> dict[str, Any] | None:
+        """The counts of a part that was exported from the same state, None if it was not.
+
+        Its documents must still be there: they can be deleted or left out of a copy.
+        """
+        return self._counts(self._marker(part), state, documents)
 
     @contextmanager
     def records(self, part: int, names: Sequence[str]) -> Iterator[Mapping[str, BinaryIO]]:
@@ -107,18 +110,30 @@ class Folder:
             for name in names:
                 self._records(part, name).unlink(missing_ok=True)
 
-    def finished(self, state: Sequence[str]) -> dict[str, Any] | None:
-        """The counts of the export, None if it is not finished or was of another state."""
-        with _errors(self._state):
-            found = _read(self._state / _FINISHED)
-        return found["counts"] if found is not None and found["state"] == list(state) else None
+    def finished(self, state: Sequence[str], documents: Iterable[str]) -> dict[str, Any] | None:
+        """The counts of the export, None if it is not finished or was of another state.
+
+        As for a part, its documents must still be there.
+        """
+        return self._counts(self._state / _FINISHED, state, documents)
 
     def finish(self, state: Sequence[str], counts: Mapping[str, Any]) -> None:
         """Note that all is done, and delete what only going on needs."""
         self._write(self._state / _FINISHED, _to_json({"state": state, "counts": counts}))
         with _errors(self._state):
-            for path in self._state.glob("[0-9]*.*"):
-                path.unlink(missing_ok=True)
+            # A part's marker before its records: where it is, they are believed to be there.
+            for pattern in ("[0-9]*.json", "[0-9]*.*"):
+                for path in self._state.glob(pattern):
+                    path.unlink(missing_ok=True)
+
+    def _counts(
+        self, note: Path, state: Sequence[str], documents: Iterable[str]
+    ) -> dict[str, Any] | None:
+        with _errors(self._state):
+            found = _read(note)
+            if found is None or found["state"] != list(state):
+                return None
+            return found["counts"] if all((self.root / n).is_file() for n in documents) else None
 
     def _fill(self, file: Any, pieces: Sequence[bytes | Records], parts: Sequence[int]) -> None:
         for piece in pieces:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from amg.errors import OutputError
-from amg.io.export.images import to_png
+from amg.io.export.png_file import to_png
 from amg.io.export.rendering import Document, Format, FormatOptions, Picture, Rendering
 from amg.io.export.text import index_document, index_line
 from amg.ops.label_map import Int32s, Overlap, paint

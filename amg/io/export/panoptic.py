@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from amg.io.export.coco import CATEGORY_ID, FileName, category, image_record
-from amg.io.export.images import to_png
+from amg.io.export.coco import CATEGORY_ID, FileName, category, frame, image_record
 from amg.io.export.label_map import paint_picture
-from amg.io.export.rendering import Document, Format, FormatOptions, Picture, Records, Rendering
+from amg.io.export.png_file import to_png
+from amg.io.export.rendering import Document, Format, FormatOptions, Picture, Rendering
 from amg.io.export.text import exact, to_json
 from amg.ops.label_map import Int32s, Overlap, boxes_xywh
 
@@ -40,17 +40,8 @@ class Panoptic(Format):
         )
 
     def documents(self) -> list[Document]:  # noqa: D102
-        info = {"description": f"masks by {self.origin.model}", "run": self.origin.run_id}
-        categories = [{**category(self.options), "isthing": 1, "color": [220, 20, 60]}]
-        start = to_json({"info": info, "licenses": [], "categories": categories})
-        pieces = [
-            start.removesuffix(b"}") + b',\n"images":[\n',
-            Records("images"),
-            b'\n],\n"annotations":[\n',
-            Records("annotations"),
-            b"\n]}\n",
-        ]
-        return [Document(f"{_NAME}.json", pieces)]
+        thing = {**category(self.options), "isthing": 1, "color": [220, 20, 60]}
+        return [Document(f"{_NAME}.json", frame(self.origin, thing))]
 
 
 def _segments(picture: Picture, canvas: Int32s) -> list[dict[str, object]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from amg.io.export.images import to_png
+from amg.io.export.png_file import to_png
 from amg.io.export.rendering import Document, Format, NumberedMask, Picture, Rendering
 from amg.io.export.text import csv_lines, exact, index_document, index_line
 from amg.ops import rle

@@ -43,7 +43,8 @@ class Yolo(Format):
         )
 
     def documents(self) -> list[Document]:  # noqa: D102
-        data = {"path": ".", "train": "images", "val": "images", "names": {0: self.options.label}}
+        # No `path`: readers then take the folder of data.yaml, not the working directory.
+        data = {"train": "images", "val": "images", "names": {0: self.options.label}}
         return [Document("data.yaml", [yaml.safe_dump(data).encode()]), index_document()]
 
     def _line(self, parts: list[Outline], size_hw: tuple[int, int]) -> str:

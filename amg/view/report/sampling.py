@@ -33,12 +33,16 @@ def n_extremes(n_images: int) -> int:
 
 
 def choose(committed: Sequence[range], extremes: Mapping[str, Extremes], n_images: int) -> Choice:
-    """Choose at most `n_images` of the committed rows, given as ranges that rise."""
+    """Choose at most `n_images` of the committed rows, given as ranges that rise.
+
+    Where there is no room for the extremes of all kinds, the first kinds have theirs.
+    """
     firsts = np.cumsum([0, *map(len, committed)])
     n_rows = int(firsts[-1])
     is_all = n_rows <= n_images
-    kept = {kind: found.rows for kind, found in extremes.items()}
-    chosen = {row for rows in kept.values() for row in rows}
+    ranked = dict.fromkeys(row for found in extremes.values() for row in found.rows)
+    chosen = set(list(ranked)[:n_images])
+    kept = {kind: [r for r in found.rows if r in chosen] for kind, found in extremes.items()}
     n_drawn = n_rows if is_all else max(0, n_images - len(chosen))
     # Not a choice of the run's: the same run gives the same report.
     places = random.Random(SEED).sample(range(n_rows), n_drawn)  # noqa: S311

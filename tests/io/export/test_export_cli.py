@@ -24,6 +24,12 @@ def test_a_run_becomes_coco_with_a_summary(run, tmp_path):
     assert "masks not chosen" in result.output
 
 
+def test_a_folder_may_be_called_as_markup(run, tmp_path):
+    result = _amg(run, "--to", "sa1b", "--out", tmp_path / "out[" / "x]")
+    assert result.exit_code == 0, result.output
+    assert "out[/x]" in result.output
+
+
 def test_options_of_formats_reach_them(run, tmp_path):
     options = ["--segmentation", "polygons", "--tolerance", "0.5", "--label", "thing"]
     result = _amg(run, "--to", "cvat", "--out", tmp_path / "out", *options)

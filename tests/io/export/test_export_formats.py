@@ -124,7 +124,11 @@ def test_sa1b_has_the_fields_of_the_dataset_and_no_others(run, tmp_path):
 @pytest.mark.parametrize("as_pixels", [np.round, np.floor])
 def test_yolo_lines_are_drawn_as_the_masks(run, tmp_path, as_pixels):
     report = amg.export(run, "yolo", tmp_path)
-    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["names"] == {0: "object"}
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {
+        "train": "images",
+        "val": "images",
+        "names": {0: "object"},
+    }, "a `path` would be taken from the reader's working directory"
     n_several = n_holes = 0
     for row in READ:
         lines = (tmp_path / _index(tmp_path)[row.image_id]["file"]).read_text().splitlines()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,49 @@ def test_rows_that_were_done_again_are_exported_again(tmp_path):
     commit_rows(open_storage(tmp_path / "run"), plan, 0, mended, attempt="11111111")
     report = amg.export(tmp_path / "run", "coco", tmp_path / "out")
     assert (report.images, report.failed) == (5, {})
+
+
+@pytest.mark.parametrize("options", [{}, {"images_per_file": 2}])
+def test_documents_that_were_deleted_are_made_again(run, tmp_path, options):
+    first = amg.export(run, "coco", tmp_path, **options)
+    expected = contents(tmp_path)
+    for name in expected:
+        (tmp_path / name).unlink()
+        assert amg.export(run, "coco", tmp_path, **options) == first
+        assert contents(tmp_path) == expected
+
+
+def test_a_part_whose_document_was_deleted_is_done_again(tmp_path):
+    write_run(tmp_path / "run", rows(), len(rows()), 2, missing_shards=frozenset({0}))
+    amg.export(tmp_path / "run", "coco", tmp_path / "out", images_per_file=2)
+    expected = contents(tmp_path / "out")
+    (tmp_path / "out" / "instances-00001.json").unlink()
+    amg.export(tmp_path / "run", "coco", tmp_path / "out", images_per_file=2)
+    assert contents(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("n_deleted", range(1, 9))
+def test_stopped_while_it_tidies_up_it_takes_a_changed_run(tmp_path, monkeypatch, n_deleted):
+    some, n_left, unlink, glob = rows(), n_deleted, Path.unlink, Path.glob
+
+    def stop(path, missing_ok=False):
+        nonlocal n_left
+        unlink(path, missing_ok)
+        n_left -= path.parent.name == ".amg-export" and path.suffix != ".partial"
+        if not n_left:
+            raise KeyboardInterrupt
+
+    plan = write_run(tmp_path / "run", some, len(some), 2)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "unlink", stop)
+        # Folders list their files in any order: here in the worst.
+        patched.setattr(Path, "glob", lambda *asked: sorted(glob(*asked)))
+        amg.export(tmp_path / "run", "coco", tmp_path / "out")
+    mended = [replace(some[4], masks=some[4].masks[:1])]
+    commit_rows(open_storage(tmp_path / "run"), plan, 2, mended, attempt="11111111")
+    amg.export(tmp_path / "run", "coco", tmp_path / "out")
+    amg.export(tmp_path / "run", "coco", tmp_path / "at once")
+    assert contents(tmp_path / "out") == contents(tmp_path / "at once")
 
 
 def test_a_folder_takes_one_export_only(run, tmp_path):

@@ -253,6 +253,7 @@ function hintOf(view) {
   if (!view.key) return isAll ? "All images, shuffled." : `${many(sample.length, "image")}, drawn uniformly.`;
   if (isAll || !view.of) return "";
   const n = extremes[view.of];
+  if (!n) return "";
   return `The first ${whole(n)} are the first of the whole run in this order; after them come the other images of the gallery.`;
 }
 
