@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from amg.evaluate.iou import pairwise_iou, validated
 from amg.evaluate.matching import match_pairs
-from amg.evaluate.overlap import pairwise_iou, validated
 from amg.evaluate.parity import MIN_IOU_FOUND, ParityReport, compare_masks
 from amg.evaluate.shards import ImageScore, ShardTask, check_size, score_shard
 from amg.io.schema import ImageRow
