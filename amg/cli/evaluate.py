@@ -44,7 +44,7 @@ def evaluate(
         from amg.evaluate.evaluation import Options, evaluate  # noqa: PLC0415 - an extra
         from amg.evaluate.table import as_table  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ConfigError(f"amg eval needs {error.name}: `pip install 'amg[eval]'`") from error
+        raise ConfigError(f"amg eval needs {error.name}: `pip install '.[eval]'`") from error
 
     options = Options(rank, _parse_max_masks(max_masks), processes)
     with _bar() as progress:

@@ -249,7 +249,7 @@ def test_without_the_extra_it_is_named(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert "amg eval needs scipy" in done.stderr
-    assert "pip install 'amg[eval]'" in done.stderr
+    assert "pip install '.[eval]'" in done.stderr
     assert done.returncode == 2
 
 
