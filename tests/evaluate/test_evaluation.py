@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from amg.cli import app
 from amg.config import load_config
+from amg.evaluate.evaluation import evaluate
 from amg.io.run_folder import commit_file
 from amg.ops import rle
 from amg.results import open_run
@@ -185,6 +186,20 @@ def test_against_another_run(folder, out, tmp_path, processes):
     _amg("eval", out, "--against", out, "--processes", processes)
     same = _kept(out, "out-run")["comparison"]
     assert (same["n_exact"], same["n_identical"], same["mean_best_iou"]) == (10, 9, 1)
+
+
+def test_runs_of_other_roots_and_suffixes_are_compared(folder, out, tmp_path):
+    photos = shutil.copytree(folder, tmp_path / "photos" / "train")
+    for path in list(photos.iterdir())[::2]:
+        path.rename(path.with_suffix(".jpg"))
+    other = tmp_path / "other"
+    make_run(photos.parent, other, "run.images_per_shard=3").execute()
+    ids = {row.image_id for row in open_run(other).rows()}
+    assert not ids & {row.image_id for row in open_run(out).rows()}
+    evaluation = evaluate(str(out), str(other))
+    assert evaluation.partners.n_compared == N_IMAGES
+    comparison = evaluation.comparison
+    assert (comparison.n_images, comparison.n_exact, comparison.n_identical) == (10, 10, 9)
 
 
 def test_edges_are_drawn_and_scored(tmp_path, photos):
