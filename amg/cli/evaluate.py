@@ -16,7 +16,7 @@ from amg.cli.options import (
     errors,
     resolve_config,
 )
-from amg.errors import ConfigError, OutputError
+from amg.errors import ConfigError, OutputError, StorageError
 from amg.evaluate.ranking import Rank
 
 
@@ -53,13 +53,15 @@ def evaluate(
             out, against, options, lambda done, of: progress.update(task, completed=done, total=of)
         )
     Console().print(as_table(evaluation))
-    errors.print(f"Kept in {evaluation.keep()}", markup=False, soft_wrap=True)
     if json_path is not None:
-        try:
-            json_path.parent.mkdir(parents=True, exist_ok=True)
-            json_path.write_bytes(evaluation.to_json())
-        except OSError as error:
-            raise OutputError(f"{json_path}: cannot be written: {error.strerror}") from error
+        _write(json_path, evaluation.to_json())
+    try:
+        errors.print(f"Kept in {evaluation.keep()}", markup=False, soft_wrap=True)
+    except (OutputError, StorageError) as error:
+        if json_path is None:
+            raise
+        warning = f"warning: not kept in the run's folder: {error}"
+        errors.print(warning, markup=False, soft_wrap=True)
 
 
 def edges(
@@ -82,6 +84,14 @@ def edges(
             draw_edges(config, sources, out), total=len(sources), description="photos"
         ):
             errors.print(path, markup=False, soft_wrap=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _parse_max_masks(text: str) -> list[int]:

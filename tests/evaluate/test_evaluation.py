@@ -86,7 +86,8 @@ def _amg(*arguments, code=0):
 
 
 def _kept(out, name):
-    return json.loads((out / "evaluation" / f"{name}.json").read_text())
+    (path,) = (out / "evaluation").glob(f"{name}-????????.json")
+    return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -109,6 +110,34 @@ def test_against_coco(out, bits, tmp_path, processes):
     predicted, _ = result["calibration"]
     assert (predicted["n_masks"], predicted["bins"][0]["mean_iou"]) == (9, 1.0)
     assert predicted["pearson"] is None
+
+
+def test_only_the_same_comparison_takes_the_place_of_another(out, bits, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "val.json", _truth(bits))
+    runs = [
+        ("a", "--rank", "mean"),
+        ("b", "--rank", "mean"),
+        ("a", "--rank", "stability"),
+        ("a", "--max-masks", "1,5"),
+        ("a/../a", "--processes", "2", "--max-masks", "5,1"),  # the same as that before
+    ]
+    counts = []
+    for folder, *options in runs:
+        _amg("eval", out, "--against", f"{tmp_path}/{folder}/val.json", *options)
+        counts.append(len(list((out / "evaluation").iterdir())))
+    assert counts == [1, 2, 3, 4, 4]
+
+
+def test_what_cannot_be_kept_is_written_where_it_was_asked_for(out, bits, tmp_path):
+    truth = write_json(tmp_path / "val.json", _truth(bits))
+    (out / "evaluation").write_text("a file in place of the folder")
+    assert "cannot create" in _amg("eval", out, "--against", truth, code=5)
+    copy = tmp_path / "copy.json"
+    said = _amg("eval", out, "--against", truth, "--json", copy)
+    assert "warning: not kept in the run's folder: cannot create" in said
+    assert json.loads(copy.read_text())["partners"]["n_compared"] == N_IMAGES
 
 
 def test_against_lvis(out, bits, tmp_path):
