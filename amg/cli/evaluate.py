@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from amg.cli.options import (
+    EXIT_SOME_FAILED,
     CheckpointOption,
     DeviceOption,
     InputsArgument,
@@ -79,11 +80,17 @@ def edges(
     named = {"name": model, "checkpoint": checkpoint, "device": device}
     config = resolve_config(None, [*PROTOCOL, *(set_ or ())], model=named)
     sources = list(list_sources(photos))
+    n_left_out = 0
     with _bar() as progress:
-        for path in progress.track(
+        for photo in progress.track(
             draw_edges(config, sources, out), total=len(sources), description="photos"
         ):
-            errors.print(path, markup=False, soft_wrap=True)
+            n_left_out += photo.problem is not None
+            text = f"warning: left out: {photo.problem}" if photo.problem else str(photo.path)
+            errors.print(text, markup=False, soft_wrap=True)
+    if n_left_out:
+        errors.print(f"{n_left_out} of {len(sources)} photos have no edge map")
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ from amg.evaluate.evaluation import evaluate
 from amg.io.run_folder import commit_file
 from amg.ops import rle
 from amg.results import open_run
+from pipelines import edges
 from pipelines.run import Run
 from tests.evaluate.shapes import annotation, coco_tree, write_json
 from tests.evaluate.test_bsds import write_mat
@@ -237,10 +238,10 @@ def test_edges_are_drawn_and_scored(tmp_path, photos):
     folder.mkdir()
     for name in "ab":
         Image.fromarray(small).save(folder / f"{name}.png")
-        edges = np.zeros(small.shape[:2], np.uint8)
-        edges[30] = 1
+        line = np.zeros(small.shape[:2], np.uint8)
+        line[30] = 1
         labels = np.ones(small.shape[:2], int)
-        write_mat(tmp_path / "BSDS" / f"{name}.mat", labels, boundaries=[edges])
+        write_mat(tmp_path / "BSDS" / f"{name}.mat", labels, boundaries=[line])
     points = ["--set", "generator.points_per_side=3"]
     said = _amg("edges", folder, "--out", maps, "--device", "cpu", *points)
     assert "b.png" in said
@@ -251,6 +252,29 @@ def test_edges_are_drawn_and_scored(tmp_path, photos):
     result = _kept(maps, "BSDS-edges")
     assert result["edges"]["n_images"] == 2
     assert len(result["edges"]["recall"]) == 99
+
+
+def test_unreadable_photos_are_named_and_drawn_ones_are_not_drawn_again(tmp_path, monkeypatch):
+    drawn = []
+
+    def one_mask(generator, image):
+        drawn.append(image.shape)
+        mask = np.zeros(image.shape[:2], bool)
+        mask[5:9, 5:9] = True
+        return [(mask.astype(np.float32), mask)]
+
+    monkeypatch.setattr(edges, "make_generator", lambda config: None)
+    monkeypatch.setattr(edges, "generate_soft", one_mask)
+    folder, maps = make_folder(tmp_path / "photos", 3), tmp_path / "maps"
+    whole = (folder / "001.png").read_bytes()
+    (folder / "001.png").write_bytes(whole[:300])
+    said = _amg("edges", folder, "--out", maps, code=3)
+    assert "warning: left out:" in said
+    assert "001.png: " in said
+    assert sorted(path.name for path in maps.iterdir()) == ["000.png", "002.png"]
+    (folder / "001.png").write_bytes(whole)
+    _amg("edges", folder, "--out", maps)
+    assert len(list(maps.iterdir())) == len(drawn) == 3
 
 
 def test_photos_of_the_same_name_have_no_edge_maps(tmp_path):
