@@ -1,10 +1,11 @@
 """From photos to edge maps, by SAM's zero-shot protocol."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from amg.config import Config
-from amg.errors import ConfigError, ImageError, OutputError
+from amg.errors import ConfigError, ImageError, StorageError
 from amg.evaluate.edge_map import edge_map, write_edge_map
 from amg.generate.probability import generate_soft
 from amg.io.images import decode_image
@@ -21,28 +22,37 @@ PROTOCOL = (
 """768 masks a photo, three for each point, without filters. "Segment Anything", appendix D.2."""
 
 
-def draw_edges(config: Config, sources: Sequence[ImageSource], out: Path) -> Iterator[str]:
-    """Write OUT/NAME.png for each photo; gives the paths.
+@dataclass(frozen=True, slots=True)
+class DrawnPhoto:
+    """Where a photo's edge map is; or, in place of one, the `problem` with the photo."""
 
-    Raises ConfigError where two photos have the same name, ImageError, OutputError.
+    path: Path
+    problem: str | None = None
+
+
+def draw_edges(config: Config, sources: Sequence[ImageSource], out: Path) -> Iterator[DrawnPhoto]:
+    """Write OUT/NAME.png for each photo that has none yet; gives what became of each.
+
+    Raises ConfigError where two photos have the same name, StorageError where nothing can be
+    written.
     """
-    targets = {_name(source): source for source in sources}
+    targets = {out / f"{_name(source)}.png": source for source in sources}
     if len(targets) < len(sources):
         raise ConfigError("photos: two have the same name, and would have the same edge map")
+    to_draw = {path: source for path, source in targets.items() if not path.exists()}
+    yield from (DrawnPhoto(path) for path in targets if path not in to_draw)
+    if not to_draw:
+        return
     generator = make_generator(config)
-    for name, source in targets.items():
+    for path, source in to_draw.items():
         try:
             image = decode_image(read_source(source), max_pixels=config.run.max_image_pixels).rgb
-        except ImageError as error:
-            raise ImageError(error.status, f"{source.uri}: {error}") from error
+        except (ImageError, StorageError) as error:
+            yield DrawnPhoto(path, f"{source.uri}: {error}")
+            continue
         edges = edge_map(generate_soft(generator, image), (image.shape[0], image.shape[1]))
-        path = out / f"{name}.png"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            write_edge_map(path, edges)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        yield str(path)
+        write_edge_map(path, edges)
+        yield DrawnPhoto(path)
 
 
 def _name(source: ImageSource) -> str:

@@ -12,7 +12,7 @@ def serve_metrics(port: int) -> Watch:
     try:
         from prometheus_client import Gauge, start_http_server  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise ConfigError("--metrics-port needs `pip install 'amg[metrics]'`") from error
+        raise ConfigError("--metrics-port needs `pip install '.[metrics]'`") from error
     try:
         start_http_server(port)
     except OSError as error:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from amg.cli.options import (
+    EXIT_SOME_FAILED,
     CheckpointOption,
     DeviceOption,
     InputsArgument,
@@ -16,7 +17,7 @@ from amg.cli.options import (
     errors,
     resolve_config,
 )
-from amg.errors import ConfigError, OutputError
+from amg.errors import ConfigError, OutputError, StorageError
 from amg.evaluate.ranking import Rank
 
 
@@ -44,7 +45,7 @@ def evaluate(
         from amg.evaluate.evaluation import Options, evaluate  # noqa: PLC0415 - an extra
         from amg.evaluate.table import as_table  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ConfigError(f"amg eval needs {error.name}: `pip install 'amg[eval]'`") from error
+        raise ConfigError(f"amg eval needs {error.name}: `pip install '.[eval]'`") from error
 
     options = Options(rank, _parse_max_masks(max_masks), processes)
     with _bar() as progress:
@@ -53,13 +54,15 @@ def evaluate(
             out, against, options, lambda done, of: progress.update(task, completed=done, total=of)
         )
     Console().print(as_table(evaluation))
-    errors.print(f"Kept in {evaluation.keep()}", markup=False, soft_wrap=True)
     if json_path is not None:
-        try:
-            json_path.parent.mkdir(parents=True, exist_ok=True)
-            json_path.write_bytes(evaluation.to_json())
-        except OSError as error:
-            raise OutputError(f"{json_path}: cannot be written: {error.strerror}") from error
+        _write(json_path, evaluation.to_json())
+    try:
+        errors.print(f"Kept in {evaluation.keep()}", markup=False, soft_wrap=True)
+    except (OutputError, StorageError) as error:
+        if json_path is None:
+            raise
+        warning = f"warning: not kept in the run's folder: {error}"
+        errors.print(warning, markup=False, soft_wrap=True)
 
 
 def edges(
@@ -77,11 +80,25 @@ def edges(
     named = {"name": model, "checkpoint": checkpoint, "device": device}
     config = resolve_config(None, [*PROTOCOL, *(set_ or ())], model=named)
     sources = list(list_sources(photos))
+    n_left_out = 0
     with _bar() as progress:
-        for path in progress.track(
+        for photo in progress.track(
             draw_edges(config, sources, out), total=len(sources), description="photos"
         ):
-            errors.print(path, markup=False, soft_wrap=True)
+            n_left_out += photo.problem is not None
+            text = f"warning: left out: {photo.problem}" if photo.problem else str(photo.path)
+            errors.print(text, markup=False, soft_wrap=True)
+    if n_left_out:
+        errors.print(f"{n_left_out} of {len(sources)} photos have no edge map")
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _parse_max_masks(text: str) -> list[int]:

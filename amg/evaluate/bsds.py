@@ -8,8 +8,8 @@ import numpy as np
 
 from amg.evaluate.bsds_truth import read_drawings
 from amg.evaluate.calibration import ScoredMasks, scored_masks
+from amg.evaluate.iou import pairwise_iou, validated
 from amg.evaluate.matching import IOU_THRESHOLDS
-from amg.evaluate.overlap import pairwise_iou, validated
 from amg.evaluate.ranking import Rank, ranked
 from amg.evaluate.recall import Limits, best_ious
 from amg.evaluate.shards import check_size

@@ -32,8 +32,13 @@ class Drawing:
 
 
 def list_bsds(folder: Path) -> list[TruthName[Path]]:
-    """The files of a folder: BSDS500 as published, its ground truth, or one split of it."""
-    return [TruthName(path, path.stem) for path in sorted(folder.rglob("*.mat"))]
+    """The files of a folder: BSDS500 as published, its ground truth, or one split of it.
+
+    As published there is more beside `groundTruth`: `ucm2/{train,val,test}/ID.mat`, of a method.
+    """
+    paths = sorted(folder.rglob("*.mat"))
+    drawn = [path for path in paths if "groundTruth" in path.relative_to(folder).parts]
+    return [TruthName(path, path.stem) for path in drawn or paths]
 
 
 def read_drawings(path: Path) -> list[Drawing]:

@@ -8,7 +8,7 @@ import numpy as np
 from amg.errors import EvaluationError
 from amg.evaluate.calibration import ScoredMasks, scored_masks
 from amg.evaluate.coco_truth import Annotation, CocoImage, Frequency, draw
-from amg.evaluate.overlap import pairwise_iou, validated
+from amg.evaluate.iou import pairwise_iou, validated
 from amg.evaluate.ranking import Rank, ranked
 from amg.evaluate.recall import AverageRecall, Limits, RecallCounts, summarise_recall
 from amg.evaluate.shards import check_size

@@ -4,6 +4,7 @@ Source: "Segment Anything" (2023), section 7.2 and appendix D.2.
 """
 
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from amg.errors import EvaluationError
+from amg.io.storage import LocalStorage
 
 _SMOOTHING_PX = 4
 _TOLERANCE = 1.01  # a plateau has no maximum: almost as strong as its neighbours is enough
@@ -103,5 +105,10 @@ def read_edge_map(path: Path) -> np.ndarray:
 
 
 def write_edge_map(path: Path, edges: np.ndarray) -> None:
-    """Write edges (H, W) in [0, 1] as a grey PNG of 16 bits."""
-    Image.fromarray(np.rint(edges * 65535).astype(np.uint16)).save(path)
+    """Write edges (H, W) in [0, 1] as a grey PNG of 16 bits, whole or not at all.
+
+    Raises StorageError.
+    """
+    png = BytesIO()
+    Image.fromarray(np.rint(edges * 65535).astype(np.uint16)).save(png, "PNG")
+    LocalStorage(path.parent).write(path.name, png.getvalue())

@@ -1,5 +1,6 @@
 """How good a run is: what to compare it with is seen from the path that is given."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,12 +22,13 @@ from amg.evaluate.runs import Comparison, RowPlace, RunJudge, compare_shard, sum
 from amg.evaluate.shards import ImageScore, image_ids_by_file, score_run
 from amg.io.run_folder import PLAN
 from amg.io.storage import open_storage
-from amg.io.urls import name_of
+from amg.io.urls import local_path, name_of, scheme_of
 from amg.results import RunResults, open_run
 
 Kind = Literal["coco", "lvis", "bsds", "run", "edges"]
 Watch = Callable[[int, int], None]
 Score = TypeVar("Score")
+_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Evaluation:
     model: str | None
     is_complete: bool
     rank: Rank | None
+    max_masks: tuple[int, ...] | None
     partners: PartnerCounts
     recall: tuple[AverageRecall, ...] | None = None
     regions: tuple[RegionScore, ...] | None = None
@@ -61,9 +64,15 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """Of the file that keeps it: the ground truth's, with what it was compared as."""
+        """Of the file that keeps it: the ground truth's, what it was compared as, and a digest.
+
+        The digest is of where the ground truth is and of the options that matter, so that only
+        the same comparison takes the place of an earlier one.
+        """
         base = name_of(self.against.rstrip("/")).removesuffix(".json")
-        return f"{base or 'truth'}-{self.kind}"
+        what = json.dumps([_resolved(self.against), self.rank, self.max_masks])
+        digest = hashlib.sha256(what.encode()).hexdigest()[:_DIGITS]
+        return f"{base or 'truth'}-{self.kind}-{digest}"
 
     def to_json(self) -> bytes:
         """All of it, as indented JSON; what is no number becomes null."""
@@ -75,6 +84,12 @@ class Evaluation:
         storage, name = open_storage(self.out), f"evaluation/{self.name}.json"
         storage.write(name, self.to_json())
         return storage.url(name)
+
+
+def _resolved(location: str) -> str:
+    if scheme_of(location):
+        return location.rstrip("/")
+    return str(Path(local_path(location)).expanduser().resolve())
 
 
 _DEFAULTS = Options()
@@ -152,6 +167,7 @@ class _Work:
     ) -> Evaluation:
         other_size = [image.image_id for image in images if image.score is None]
         plan = self.run.plan
+        ranks = kind != "run"
         return Evaluation(
             kind=kind,
             out=self.run.address,
@@ -159,7 +175,8 @@ class _Work:
             fingerprint=plan.fingerprint,
             model=plan.identity.get("model", {}).get("name"),
             is_complete=self.run.is_complete,
-            rank=self.options.rank if kind != "run" else None,
+            rank=self.options.rank if ranks else None,
+            max_masks=tuple(sorted(set(self.options.max_masks))) if ranks else None,
             partners=partners.counts(sum(image.has_failed for image in images), other_size),
             **scores,
         )
@@ -225,6 +242,7 @@ def _evaluate_edges(out: str, against: str, options: Options, watch: Watch) -> E
         model=None,
         is_complete=True,
         rank=None,
+        max_masks=None,
         partners=partners.counts(),
         edges=score,
     )

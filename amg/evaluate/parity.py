@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amg.evaluate.overlap import pairwise_iou
+from amg.evaluate.iou import pairwise_iou
 from amg.ops import rle
 from amg.records import Mask
 

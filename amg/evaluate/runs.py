@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from amg.evaluate.iou import pairwise_iou, validated
 from amg.evaluate.matching import match_pairs
-from amg.evaluate.overlap import pairwise_iou, validated
 from amg.evaluate.parity import MIN_IOU_FOUND, ParityReport, compare_masks
 from amg.evaluate.shards import ImageScore, ShardTask, check_size, score_shard
 from amg.io.schema import ImageRow
@@ -114,13 +114,15 @@ class RunJudge:
 
 def compare_shard(task: ShardTask[RowPlace, ImageComparison]) -> list[ImageScore[ImageComparison]]:
     """Compare the rows of one file with the other run's, which may be in several."""
-    wanted: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in task.truths.values():
-        wanted[row.out, row.file].append(row.place)
-    rows: dict[str, ImageRow] = {}
-    for (out, name), places in wanted.items():
+    ids_by_file: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    for image_id, theirs in task.truths.items():
+        ids_by_file[theirs.out, theirs.file][theirs.place] = image_id
+    rows: dict[str, ImageRow] = {}  # by our ids: the other run's may have another root or suffix
+    for (out, name), ids in ids_by_file.items():
+        places = sorted(ids)
         with open_storage(out).open(name) as file:
-            rows.update((row.image_id, row) for row in read_rows(file, name, sorted(places)))
+            found = zip(places, read_rows(file, name, places), strict=True)
+            rows.update((ids[place], row) for place, row in found)
     return score_shard(ShardTask(task.out, task.file, rows, RunJudge()))
 
 

@@ -90,6 +90,13 @@ def test_files_are_found_below_any_folder(tmp_path):
     assert [truth.name for truth in list_bsds(tmp_path / "groundTruth" / "val")] == ["2"]
 
 
+def test_what_lies_beside_the_ground_truth_is_not_it(tmp_path):
+    for folder in ("data/groundTruth/val", "ucm2/val"):
+        write_mat(tmp_path / folder / "1.mat", _halves())
+    (truth,) = list_bsds(tmp_path)
+    assert truth.truth == tmp_path / "data" / "groundTruth" / "val" / "1.mat"
+
+
 def test_boundaries_are_read(tmp_path):
     edges = box(SIZE_HW, 0, 20, 20, 21)
     path = write_mat(tmp_path / "a.mat", _halves(), boundaries=[edges.astype(np.uint8)])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from amg.errors import EvaluationError
+from amg.errors import EvaluationError, StorageError
 from amg.evaluate.edge_map import (
     across_ridges,
     edge_map,
@@ -13,6 +13,7 @@ from amg.evaluate.edge_map import (
     suppress_beside_ridges,
     write_edge_map,
 )
+from amg.io.failpoints import ENVIRONMENT
 from tests.evaluate.shapes import box
 
 
@@ -94,3 +95,10 @@ def test_edge_maps_of_others_may_have_8_bits(tmp_path):
     for name in ("rgb.png", "bad.png", "none.png"):
         with pytest.raises(EvaluationError, match=name):
             read_edge_map(tmp_path / name)
+
+
+def test_an_edge_map_is_whole_or_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT, "a.half_written=full")
+    with pytest.raises(StorageError, match=r"cannot write .*a\.png: No space left"):
+        write_edge_map(tmp_path / "a.png", np.ones((3, 4)))
+    assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 from amg.cli import app
 from amg.config import load_config
+from amg.evaluate.evaluation import evaluate
 from amg.io.run_folder import commit_file
 from amg.ops import rle
 from amg.results import open_run
+from pipelines import edges
 from pipelines.run import Run
 from tests.evaluate.shapes import annotation, coco_tree, write_json
 from tests.evaluate.test_bsds import write_mat
@@ -85,7 +87,8 @@ def _amg(*arguments, code=0):
 
 
 def _kept(out, name):
-    return json.loads((out / "evaluation" / f"{name}.json").read_text())
+    (path,) = (out / "evaluation").glob(f"{name}-????????.json")
+    return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -108,6 +111,34 @@ def test_against_coco(out, bits, tmp_path, processes):
     predicted, _ = result["calibration"]
     assert (predicted["n_masks"], predicted["bins"][0]["mean_iou"]) == (9, 1.0)
     assert predicted["pearson"] is None
+
+
+def test_only_the_same_comparison_takes_the_place_of_another(out, bits, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "val.json", _truth(bits))
+    runs = [
+        ("a", "--rank", "mean"),
+        ("b", "--rank", "mean"),
+        ("a", "--rank", "stability"),
+        ("a", "--max-masks", "1,5"),
+        ("a/../a", "--processes", "2", "--max-masks", "5,1"),  # the same as that before
+    ]
+    counts = []
+    for folder, *options in runs:
+        _amg("eval", out, "--against", f"{tmp_path}/{folder}/val.json", *options)
+        counts.append(len(list((out / "evaluation").iterdir())))
+    assert counts == [1, 2, 3, 4, 4]
+
+
+def test_what_cannot_be_kept_is_written_where_it_was_asked_for(out, bits, tmp_path):
+    truth = write_json(tmp_path / "val.json", _truth(bits))
+    (out / "evaluation").write_text("a file in place of the folder")
+    assert "cannot create" in _amg("eval", out, "--against", truth, code=5)
+    copy = tmp_path / "copy.json"
+    said = _amg("eval", out, "--against", truth, "--json", copy)
+    assert "warning: not kept in the run's folder: cannot create" in said
+    assert json.loads(copy.read_text())["partners"]["n_compared"] == N_IMAGES
 
 
 def test_against_lvis(out, bits, tmp_path):
@@ -187,16 +218,30 @@ def test_against_another_run(folder, out, tmp_path, processes):
     assert (same["n_exact"], same["n_identical"], same["mean_best_iou"]) == (10, 9, 1)
 
 
+def test_runs_of_other_roots_and_suffixes_are_compared(folder, out, tmp_path):
+    photos = shutil.copytree(folder, tmp_path / "photos" / "train")
+    for path in list(photos.iterdir())[::2]:
+        path.rename(path.with_suffix(".jpg"))
+    other = tmp_path / "other"
+    make_run(photos.parent, other, "run.images_per_shard=3").execute()
+    ids = {row.image_id for row in open_run(other).rows()}
+    assert not ids & {row.image_id for row in open_run(out).rows()}
+    evaluation = evaluate(str(out), str(other))
+    assert evaluation.partners.n_compared == N_IMAGES
+    comparison = evaluation.comparison
+    assert (comparison.n_images, comparison.n_exact, comparison.n_identical) == (10, 10, 9)
+
+
 def test_edges_are_drawn_and_scored(tmp_path, photos):
     small = np.asarray(Image.fromarray(photos["coins"]).resize((96, 76)))
     folder, maps = tmp_path / "photos", tmp_path / "maps"
     folder.mkdir()
     for name in "ab":
         Image.fromarray(small).save(folder / f"{name}.png")
-        edges = np.zeros(small.shape[:2], np.uint8)
-        edges[30] = 1
+        line = np.zeros(small.shape[:2], np.uint8)
+        line[30] = 1
         labels = np.ones(small.shape[:2], int)
-        write_mat(tmp_path / "BSDS" / f"{name}.mat", labels, boundaries=[edges])
+        write_mat(tmp_path / "BSDS" / f"{name}.mat", labels, boundaries=[line])
     points = ["--set", "generator.points_per_side=3"]
     said = _amg("edges", folder, "--out", maps, "--device", "cpu", *points)
     assert "b.png" in said
@@ -207,6 +252,29 @@ def test_edges_are_drawn_and_scored(tmp_path, photos):
     result = _kept(maps, "BSDS-edges")
     assert result["edges"]["n_images"] == 2
     assert len(result["edges"]["recall"]) == 99
+
+
+def test_unreadable_photos_are_named_and_drawn_ones_are_not_drawn_again(tmp_path, monkeypatch):
+    drawn = []
+
+    def one_mask(generator, image):
+        drawn.append(image.shape)
+        mask = np.zeros(image.shape[:2], bool)
+        mask[5:9, 5:9] = True
+        return [(mask.astype(np.float32), mask)]
+
+    monkeypatch.setattr(edges, "make_generator", lambda config: None)
+    monkeypatch.setattr(edges, "generate_soft", one_mask)
+    folder, maps = make_folder(tmp_path / "photos", 3), tmp_path / "maps"
+    whole = (folder / "001.png").read_bytes()
+    (folder / "001.png").write_bytes(whole[:300])
+    said = _amg("edges", folder, "--out", maps, code=3)
+    assert "warning: left out:" in said
+    assert "001.png: " in said
+    assert sorted(path.name for path in maps.iterdir()) == ["000.png", "002.png"]
+    (folder / "001.png").write_bytes(whole)
+    _amg("edges", folder, "--out", maps)
+    assert len(list(maps.iterdir())) == len(drawn) == 3
 
 
 def test_photos_of_the_same_name_have_no_edge_maps(tmp_path):
@@ -249,7 +317,7 @@ def test_without_the_extra_it_is_named(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert "amg eval needs scipy" in done.stderr
-    assert "pip install 'amg[eval]'" in done.stderr
+    assert "pip install '.[eval]'" in done.stderr
     assert done.returncode == 2
 
 

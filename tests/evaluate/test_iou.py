@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from amg.errors import RleError
-from amg.evaluate.overlap import pairwise_iou, validated
+from amg.evaluate.iou import pairwise_iou, validated
 from amg.ops import rle
 from amg.records import Rle
 from tests.evaluate.shapes import box, mask
