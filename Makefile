@@ -6,7 +6,10 @@ BIN := .venv/bin
 # read by: with them, a second OpenCV.
 ALONE := sam2==1.1.0 iopath portalocker supervision pydeprecate defusedxml
 
-.PHONY: demo test test-slow lint bench clean
+# Who reads our exports. They bring other versions of what we use: apart, for tests that ask them.
+FORMATS := datumaro==1.13.* label-studio-sdk==2.1.* supervision>=0.27 datasets>=4
+
+.PHONY: demo test test-slow test-formats lint bench clean
 
 demo: .venv/.demo  ## segment real photos with the built-in model; look at demo/*.png
 	$(BIN)/python -m pipelines.demo --out demo
@@ -16,6 +19,9 @@ test: .venv/.dev  ## the test suite, without network and GPU
 
 test-slow: .venv/.dev  ## tests of published sizes and large images: minutes, up to 16 GB
 	$(BIN)/python -m pytest -m slow
+
+test-formats: .venv/.dev .venv-formats/.done  ## exports as others' libraries read them
+	$(BIN)/python -m pytest tests/io/export
 
 lint: .venv/.dev  ## style and types
 	$(BIN)/ruff check .
@@ -41,5 +47,10 @@ bench: .venv/.bench  ## time, memory and masks beside the other generators; wher
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(ALONE)
 	touch $@ .venv/.demo .venv/.bench
 
+.venv-formats/.done: Makefile
+	$(PYTHON) -m venv .venv-formats
+	.venv-formats/bin/python -m pip install --quiet $(foreach name,$(FORMATS),'$(name)')
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-formats demo

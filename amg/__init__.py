@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from amg.config import Config, GeneratorConfig, load_config
     from amg.generate.generator import MaskGenerator
     from amg.interop import to_supervision
+    from amg.io.export.formats import export
     from amg.models.load import load_model
     from amg.records import ImageResult, Mask, Rle
     from amg.results import decode_mask, open_run
+    from amg.view.report.build import write_report
+    from pipelines.refilter import refilter_run
     from pipelines.run import Run
 
 _HOMES = {
@@ -37,10 +40,13 @@ _HOMES = {
     "Rle": "amg.records",
     "Run": "pipelines.run",
     "decode_mask": "amg.results",
+    "export": "amg.io.export.formats",
     "load_config": "amg.config",
     "load_model": "amg.models.load",
     "open_run": "amg.results",
+    "refilter_run": "pipelines.refilter",
     "to_supervision": "amg.interop",
+    "write_report": "amg.view.report.build",
 }
 
 __all__ = [
@@ -61,10 +67,13 @@ __all__ = [
     "ShardError",
     "StorageError",
     "decode_mask",
+    "export",
     "load_config",
     "load_model",
     "open_run",
+    "refilter_run",
     "to_supervision",
+    "write_report",
 ]
 
 

@@ -107,16 +107,26 @@ class RunResults:
 
         A mask whose parent scores less gets the parent's, as `keep_masks` has it.
         """
-        for commit in self.commits.values():
-            with self._storage.open(commit.file) as file:
-                for row in read_shard(file, commit.file):
-                    kept = [
-                        index
-                        for index, mask in enumerate(row.masks)
-                        if mask.predicted_iou >= min_predicted_iou
-                        and mask.stability_score >= min_stability_score
-                    ]
-                    yield replace(row, masks=keep_masks(row.masks, kept))
+        for shard in self.commits:
+            for row in self.shard_rows(shard):
+                kept = [
+                    index
+                    for index, mask in enumerate(row.masks)
+                    if mask.predicted_iou >= min_predicted_iou
+                    and mask.stability_score >= min_stability_score
+                ]
+                yield replace(row, masks=keep_masks(row.masks, kept))
+
+    def shard_rows(self, shard: int) -> Iterator[ImageRow]:
+        """The rows of one committed shard: those of `plan.shard_rows(shard)`, in order."""
+        name = self.commits[shard].file
+        with self._storage.open(name) as file:
+            yield from read_shard(file, name)
+
+    def planned_ids(self) -> Iterator[str]:
+        """The ids of all planned images, in order. Raises StorageError."""
+        with closing(PlannedInputs(self._storage)) as inputs:
+            yield from inputs.ids()
 
 
 _MASK_FIELDS: pa.StructType = SCHEMA.field("masks").type.value_type

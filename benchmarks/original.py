@@ -20,8 +20,10 @@ from torch import nn
 
 from amg.config import GeneratorConfig
 from amg.models import image_encoder_vit
+from amg.models.fine_tiny_vit import FineTinyViT
 from amg.models.sam import SAMModel
 from amg.models.sam2 import SAM2Model
+from benchmarks.fine_features import EmbeddingOnly
 from benchmarks.parameters import parameters_of
 
 
@@ -61,6 +63,10 @@ def original_sam(model: SAMModel) -> Sam:
         ),
     )
     sam.load_state_dict(model.state_dict(), strict=True)
+    if isinstance(encoder, FineTinyViT):
+        sam.image_encoder = finer = EmbeddingOnly(encoder)
+        layers = sam.mask_decoder.output_upscaling
+        layers[0], layers[3] = finer.added_to(layers[0], layers[3])
     return sam.eval().to(model.device)
 
 

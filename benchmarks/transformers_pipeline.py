@@ -23,10 +23,12 @@ from transformers.models.sam.modeling_sam import SamVisionEncoderOutput
 
 from amg.config import GeneratorConfig
 from amg.errors import ConfigError
+from amg.models.fine_tiny_vit import FineTinyViT
 from amg.models.image_encoder_vit import ImageEncoderViT
 from amg.models.sam import SAMModel
 from amg.models.transformers_keys import published_key
 from amg.ops import rle
+from benchmarks.fine_features import EmbeddingOnly
 
 
 def pipeline_generator(
@@ -36,7 +38,7 @@ def pipeline_generator(
 
     Raises ConfigError for parameters that the pipeline cannot be given.
     """
-    parameters = _parameters(config)
+    parameters = _parameters(model, config)
     pipeline = MaskGenerationPipeline(
         model=transformers_sam(model), image_processor=_image_processor(model), device=model.device
     )
@@ -72,6 +74,12 @@ def transformers_sam(model: SAMModel) -> SamModel:
     state = {key: published[_published_key(key)] for key in sam.state_dict()}
     assert {_published_key(key) for key in state} == set(published)
     sam.load_state_dict(state, strict=True, assign=True)
+    if isinstance(encoder, FineTinyViT):
+        finer, decoder = EmbeddingOnly(encoder), sam.mask_decoder
+        sam.add_module("vision_encoder", _Encoder(finer))
+        first, second = finer.added_to(decoder.upscale_conv1, decoder.upscale_conv2)
+        decoder.add_module("upscale_conv1", first)
+        decoder.add_module("upscale_conv2", second)
     return sam.eval().requires_grad_(False)
 
 
@@ -93,7 +101,7 @@ def _published_key(key: str) -> str:
     return published_key(key)
 
 
-def _parameters(config: GeneratorConfig) -> Mapping[str, Any]:
+def _parameters(model: SAMModel, config: GeneratorConfig) -> Mapping[str, Any]:
     """The pipeline's names; its one NMS gets the threshold of the NMS within crops."""
     if config.points_per_side is None:
         raise ConfigError("point_grids: the transformers pipeline makes its own grid")
@@ -101,6 +109,8 @@ def _parameters(config: GeneratorConfig) -> Mapping[str, Any]:
         raise ConfigError(
             "crop_n_points_downscale_factor: the transformers pipeline fails on uneven grids"
         )
+    if config.crop_n_layers and isinstance(model.image_encoder, FineTinyViT):
+        raise ConfigError("crop_n_layers: the pipeline's crops are decoded without finer features")
     if config.min_mask_region_area:
         raise ConfigError("min_mask_region_area: the transformers pipeline cleans no masks")
     return {

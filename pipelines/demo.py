@@ -1,6 +1,7 @@
 """`make demo`: segment the photos inside scikit-image's wheel and draw what was found.
 
-Leaves OUT/photos, the run's OUT/masks with its Parquet shard, and a picture for each photo.
+Leaves OUT/photos, the run's OUT/masks with its Parquet shard, the page OUT/report/index.html, and a
+picture for each photo.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from amg.io.images import decode_image
 from amg.io.reading import read_bytes
 from amg.results import open_run
 from amg.view.overlay import beside, draw_overlay
+from amg.view.report.build import write_report
 from pipelines.run import Run
 
 # In the wheel itself: no download.
@@ -39,6 +41,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder for photos, masks and pi
         picture = out / f"{Path(row.image_id).stem}.png"
         Image.fromarray(beside(photo, draw_overlay(photo, row.masks))).save(picture)
         typer.echo(f"{row.image_id}: {len(row.masks)} masks: look at {picture}")
+    typer.echo(f"all of it: open {write_report(out / 'masks', out / 'report').page}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ ALLOWED = {
     "amg.models": {"amg.ops"},
     "amg.generate": {"amg.config", "amg.ops", "amg.models.interface", "amg.models.precision"},
     "amg.io": set(),
+    "amg.io.export": {"amg.io", "amg.ops", "amg.results"},
     "amg.view": {"amg.ops"},
     "amg.view.report": {"amg.io", "amg.ops", "amg.view"},
     "amg.evaluate": {"amg.io", "amg.ops", "amg.results"},

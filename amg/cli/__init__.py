@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from amg.cli.evaluate import edges, evaluate
+from amg.cli.export import export
 from amg.cli.inspect import gc, status, verify
 from amg.cli.options import reports_errors
 from amg.cli.refilter import refilter
@@ -30,6 +31,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "gc": gc,
     "show": show,
     "report": report,
+    "export": export,
     "refilter": refilter,
     "eval": evaluate,
     "edges": edges,

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from amg.cli.options import RunArgument, errors
+from amg.view.report import DEFAULT_IMAGES
 
 FolderOption = Annotated[
     str | None, typer.Option("--out", help="Folder for the report; default: OUT/report.")
@@ -12,7 +13,9 @@ FolderOption = Annotated[
 ImagesOption = Annotated[int, typer.Option("--images", min=1, help="Most images in the gallery.")]
 
 
-def report(out: RunArgument, folder: FolderOption = None, images: ImagesOption = 300) -> None:
+def report(
+    out: RunArgument, folder: FolderOption = None, images: ImagesOption = DEFAULT_IMAGES
+) -> None:
     """Write a page of what a run found and where it failed; it opens without server or network.
 
     Also while the run goes on: it shows what is committed.

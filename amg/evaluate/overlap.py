@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from amg.errors import RleError
 from amg.ops import rle
-from amg.ops.coverage import covered_pixels
+from amg.ops.run_ends import run_ends
 from amg.records import Mask, Rle
 
 # Numbers of seven characters: legal, but pycocotools misreads their sign.
@@ -48,7 +48,7 @@ def _are_plain(shapes: Sequence[Rle]) -> bool:
     if min(height, width) < 1 or height * width > rle.MAX_PIXELS:
         return False
     try:
-        covered_pixels(shapes)  # for the reading: all count strings must fill the image
+        run_ends(shapes)
     except RleError:
         return False
     return not any(_LONG_NUMBER.search(shape.counts) for shape in shapes)

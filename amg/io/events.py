@@ -8,6 +8,8 @@ from typing import Any
 from amg.io.run_folder import EVENTS
 from amg.io.storage import Storage, read_all
 
+_KINDS = {"time": int | float, "session": str, "event": str}
+
 
 @dataclass(frozen=True, slots=True)
 class RunTimes:
@@ -38,8 +40,14 @@ def read_events(storage: Storage) -> Iterator[dict[str, Any]]:
                 event = json.loads(line)
             except ValueError:
                 continue  # a power cut leaves such lines; what they log is in the commits
-            if isinstance(event, dict) and {"time", "session", "event"} <= event.keys():
+            if _is_event(event):
                 yield event
+
+
+def _is_event(value: object) -> bool:
+    if not isinstance(value, dict) or not _KINDS.keys() <= value.keys():
+        return False
+    return all(isinstance(value[name], kind) for name, kind in _KINDS.items())
 
 
 def read_times(storage: Storage) -> RunTimes:
@@ -51,9 +59,9 @@ def read_times(storage: Storage) -> RunTimes:
         began, ended = sessions.get(session, (now, now))
         sessions[session] = min(began, now), max(ended, now)
         if event["event"] == "committed":
-            images += event["images"]
+            images += event.get("images", 0)
         elif event["event"] == "worker_ready":
-            workers.add((session, event["worker"]))
+            workers.add((session, event.get("worker", 0)))
     if not sessions:
         return RunTimes()
     spans = sorted(sessions.values())

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from amg.errors import ConfigError, ImageError, StorageError
 from amg.io.access import connect, local_fault, remote_fault
+from amg.io.run_folder import INPUTS, PLAN
 from amg.io.urls import as_text, shown
 
 # fmt: off
@@ -20,6 +21,7 @@ IMAGE_SUFFIXES = frozenset((
 # fmt: on
 MAGIC = re.compile(r"[*?\[]")
 
+_RUN_FILES = {PLAN, INPUTS}
 _SNIFF_BYTES = 32
 _HEIF_BRANDS = frozenset(b"avif avis heic heix heim heis hevc hevx mif1 msf1".split())
 _BMP_HEADER_BYTES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
@@ -182,7 +184,8 @@ def walk(folder: Folder, glob: Glob = EVERYTHING) -> Iterator[Found]:
 
     In a folder that is walked in whole, what is hidden comes too, so that it can be counted:
     files, and folders with a "/" at the end of their name, which are not entered. Links to
-    folders are followed only where a pattern names them, so that no loop can be.
+    folders are followed only where a pattern names them, so that no loop can be. Folders of runs
+    below it are passed over: a run may lie among its images, with a report full of pictures.
 
     Raises ConfigError, or StorageError, for a folder that cannot be listed.
     """
@@ -191,6 +194,8 @@ def walk(folder: Folder, glob: Glob = EVERYTHING) -> Iterator[Found]:
     while stack:
         relative, here, places = stack.pop()
         files, folders = folder.entries(relative, not here.is_deep)
+        if relative and here is EVERYTHING and {name for name, _ in files} >= _RUN_FILES:
+            continue
         if here is EVERYTHING:
             files.extend((name + "/", None) for name in folders if name[0] == ".")
         for name, size in files:

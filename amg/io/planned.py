@@ -1,7 +1,7 @@
 """The planned images of a run: where the bytes of each are, for workers and for looking back."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,11 @@ class PlannedInputs:
                 (source,) = self.read(range(row, row + 1))
                 found[source.image_id] = row, source
         return found
+
+    def ids(self) -> Iterator[str]:
+        """The ids of all planned images, in order."""
+        for group in range(len(self._starts) - 1):
+            yield from self._read_group(group, ["image_id"]).column("image_id").to_pylist()
 
     def _read_group(self, group: int, columns: list[str] | None = None) -> pa.Table:
         try:

@@ -6,10 +6,12 @@ configurations beside it.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from torch import nn
 
+from amg.models.fine_sam import FineSAMModel
+from amg.models.fine_tiny_vit import FineTinyViT
 from amg.models.fpn_neck import FpnNeck, ImageEncoder
 from amg.models.hiera import Hiera
 from amg.models.image_encoder_vit import ImageEncoderViT
@@ -39,7 +41,7 @@ def build_sam_vit(
         window_size=14,
         global_attn_indexes=global_attn_indexes,
     )
-    return _assemble(encoder, imgsz=1024, decoder_mlp_dim=2048)
+    return SAMModel(*_parts(encoder, imgsz=1024, decoder_mlp_dim=2048))
 
 
 def build_mobile_sam() -> SAMModel:
@@ -52,15 +54,20 @@ def build_mobile_sam() -> SAMModel:
         window_sizes=(7, 7, 14, 7),
         drop_path_rate=0.0,
     )
-    return _assemble(encoder, imgsz=1024, decoder_mlp_dim=2048)
+    return SAMModel(*_parts(encoder, imgsz=1024, decoder_mlp_dim=2048))
 
 
-def build_nano(imgsz: int = 448) -> SAMModel:
+@overload
+def build_nano(imgsz: int = 448, *, fine: Literal[False] = False) -> SAMModel: ...
+@overload
+def build_nano(imgsz: int = 448, *, fine: Literal[True]) -> FineSAMModel: ...
+def build_nano(imgsz: int = 448, *, fine: bool = False) -> SAMModel:
     """The built-in model: MobileSAM's architecture, smaller, without its classification head.
 
-    448 pixels fill the encoder's windows (7 and 14 cells) without padding.
+    448 pixels fill the encoder's windows (7 and 14 cells) without padding. `fine` adds SAM 2's
+    finer features: what is trained next has them.
     """
-    encoder = TinyViT(
+    encoder = (FineTinyViT if fine else TinyViT)(
         img_size=imgsz,
         num_classes=0,
         embed_dims=(32, 64, 128, 320),
@@ -69,25 +76,25 @@ def build_nano(imgsz: int = 448) -> SAMModel:
         window_sizes=(7, 7, 14, 7),
         drop_path_rate=0.0,
     )
-    return _assemble(encoder, imgsz=imgsz, decoder_mlp_dim=512)
+    parts = _parts(encoder, imgsz=imgsz, decoder_mlp_dim=512)
+    return FineSAMModel(*parts) if fine else SAMModel(*parts)
 
 
-def _assemble(encoder: ImageEncoderViT | TinyViT, imgsz: int, decoder_mlp_dim: int) -> SAMModel:
-    return SAMModel(
-        encoder,
-        PromptEncoder(
-            embed_dim=_EMBED_DIM,
-            image_embedding_size=(imgsz // 16, imgsz // 16),
-            input_image_size=(imgsz, imgsz),
-            mask_in_chans=16,
-        ),
-        MaskDecoder(
-            transformer_dim=_EMBED_DIM,
-            transformer=TwoWayTransformer(
-                depth=2, embedding_dim=_EMBED_DIM, num_heads=8, mlp_dim=decoder_mlp_dim
-            ),
-        ),
+def _parts(
+    encoder: ImageEncoderViT | TinyViT, imgsz: int, decoder_mlp_dim: int
+) -> tuple[ImageEncoderViT | TinyViT, PromptEncoder, MaskDecoder]:
+    """What SAM consists of, around an image encoder."""
+    prompt_encoder = PromptEncoder(
+        embed_dim=_EMBED_DIM,
+        image_embedding_size=(imgsz // 16, imgsz // 16),
+        input_image_size=(imgsz, imgsz),
+        mask_in_chans=16,
     )
+    transformer = TwoWayTransformer(
+        depth=2, embedding_dim=_EMBED_DIM, num_heads=8, mlp_dim=decoder_mlp_dim
+    )
+    decoder = MaskDecoder(transformer_dim=_EMBED_DIM, transformer=transformer)
+    return encoder, prompt_encoder, decoder
 
 
 def build_sam2(*, generation: Literal["2", "2.1"], **trunk: Any) -> SAM2Model:

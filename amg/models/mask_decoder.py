@@ -133,10 +133,15 @@ class MaskDecoder(nn.Module):
     ) -> torch.Tensor:
         """Map (N, C, h, w) to the features that masks are drawn from, (N, C / 8, 4h, 4w).
 
-        SAM has no high-resolution features.
+        high_res_features: none in SAM; elsewhere the image's, at (N or 1, C / 8, 4h, 4w) and
+        (N or 1, C / 4, 2h, 2w), which are added where their size is reached.
         """
-        assert not high_res_features
-        return self.output_upscaling(pixels)
+        if not high_res_features:
+            return self.output_upscaling(pixels)
+        at_quarter, at_eighth = high_res_features
+        first, norm, first_activation, second, second_activation = self.output_upscaling
+        x = first_activation(norm(first(pixels) + at_eighth))
+        return second_activation(second(x) + at_quarter)
 
     def possible_iou(self, decoded: DecodedTokens, multimask_output: bool) -> torch.Tensor:
         """The predicted IoUs (N, K) of the masks that `draw_many` or `draw_single` may give."""

@@ -5,7 +5,7 @@ Sources: "Segment Anything" (2023), appendix A; `segment_anything/modeling/sam.p
 """
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -95,12 +95,12 @@ class SAMModel(PromptedModel):
         h, w = (max(1, int(n * scale + 0.5)) for n in size_hw)
         return Frame(size_hw, (h, w), (self.imgsz, self.imgsz))
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor | Sequence[Any]:
         """Map (B, 3, S, S) to image embeddings (B, 256, S/16, S/16)."""
         with encoder_in(self.precision, self.device):
             return self.image_encoder(pixels).to(pixels.dtype)
 
-    def image_decoder(self, features: torch.Tensor) -> ImageDecoder:
+    def image_decoder(self, features: Any) -> ImageDecoder:
         """What decodes prompts on one image, features (256, h, w)."""
         return ImageDecoder(self.mask_decoder, self.prompt_encoder, features, plain=self.plain)
 

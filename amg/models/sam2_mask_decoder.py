@@ -129,17 +129,8 @@ class SAM2MaskDecoder(MaskDecoder):
     def upscale(
         self, pixels: torch.Tensor, high_res_features: Sequence[torch.Tensor] = ()
     ) -> torch.Tensor:
-        """Map (N, C, h, w) to the features that masks are drawn from, (N, C / 8, 4h, 4w).
-
-        high_res_features: the image's at (N or 1, C / 8, 4h, 4w) and (N or 1, C / 4, 2h, 2w), as
-        `conv_s0` and `conv_s1` give them.
-        """
-        if not self.use_high_res_features:
-            return super().upscale(pixels)
-        at_quarter, at_eighth = high_res_features
-        first, norm, first_activation, second, second_activation = self.output_upscaling
-        x = first_activation(norm(first(pixels) + at_eighth))
-        return second_activation(second(x) + at_quarter)
+        """As `MaskDecoder.upscale`, high_res_features as `conv_s0` and `conv_s1` give them."""
+        return super().upscale(pixels, high_res_features if self.use_high_res_features else ())
 
     def possible_iou(self, decoded: DecodedTokens, multimask_output: bool) -> torch.Tensor:
         """As `MaskDecoder.possible_iou`; a single mask that may be replaced may be any."""

@@ -47,8 +47,16 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, h, w) to tokens (B, L, out_dim); to a map where there is no merging."""
+        return self.merge(self.run_blocks(x))
+
+    def run_blocks(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, h, w) to the same shape."""
         for block in self.blocks:
             x = block(x)
+        return x
+
+    def merge(self, x: torch.Tensor) -> torch.Tensor:
+        """What comes after the blocks."""
         return x if self.downsample is None else self.downsample(x)
 
 
@@ -137,8 +145,16 @@ class BasicLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map tokens (B, L, dim) to tokens (B, L', out_dim)."""
+        return self.merge(self.run_blocks(x))
+
+    def run_blocks(self, x: torch.Tensor) -> torch.Tensor:
+        """Map tokens (B, L, dim) to the same shape."""
         for block in self.blocks:
             x = block(x)
+        return x
+
+    def merge(self, x: torch.Tensor) -> torch.Tensor:
+        """What comes after the blocks."""
         return x if self.downsample is None else self.downsample(x)
 
 

@@ -100,7 +100,7 @@ def _set_bits(words: npt.NDArray[np.uint64], begin: int, end: int) -> None:
 
 
 @compiled
-def _count_bits(word: int) -> int:
+def _count_bits(word: np.uint64) -> np.int64:
     """The ones in 64 bits, by sums of neighbouring bits, pairs, fours, and all bytes at once."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
     pairs = np.uint64(0x3333333333333333)

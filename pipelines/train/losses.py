@@ -4,31 +4,54 @@ Logits are (N, M, P) for M masks at N prompts over P cells; targets (N, G, P) gi
 each cell that each of a prompt's G regions covers.
 """
 
+import math
 from itertools import permutations
 
 import torch
 import torch.nn.functional as F
 
 
-def pairwise_mask_loss(logits: torch.Tensor, targets: torch.Tensor, balance: float) -> torch.Tensor:
+def pairwise_mask_loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    balance: float,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Cross-entropy plus dice of every mask with every region, (N, M, G).
 
     `balance` weighs foreground by (background / foreground) ** balance: 1 makes both sides equal,
-    which starts learning at once; 0 is the plain mean. Matrix products keep M x G pairs cheap.
+    which starts learning at once; 0 is the plain mean. `weights` (N, G, P) are the cells' own in
+    the cross-entropy. Matrix products keep M x G pairs cheap.
     """
     on, off = targets, 1 - targets
+    if weights is not None:
+        on, off = on * weights, off * weights
     n_on, n_off = on.sum(-1), off.sum(-1)
     weight_on = ((n_off + 1) / (n_on + 1)) ** balance
     norm = (weight_on * n_on + n_off).unsqueeze(1)
-    miss = F.softplus(-logits) @ on.mT
-    false_alarm = F.softplus(logits) @ off.mT
+    # softplus(-x) is softplus(x) - x: one pass over the logits gives both sides.
+    surprise = F.softplus(logits)
+    miss = surprise @ on.mT - logits @ on.mT
+    false_alarm = surprise @ off.mT
     cross_entropy = (weight_on.unsqueeze(1) * miss + false_alarm) / norm
 
     probability = logits.sigmoid()
-    overlap = probability @ on.mT
-    total = probability.sum(-1).unsqueeze(2) + n_on.unsqueeze(1)
+    overlap = probability @ targets.mT
+    total = probability.sum(-1).unsqueeze(2) + targets.sum(-1).unsqueeze(1)
     dice = 1 - (2 * overlap + 1) / (total + 1)
     return cross_entropy + dice
+
+
+def border_weights(targets: torch.Tensor, gain: float) -> torch.Tensor:
+    """Weights (N, G, P) of cells: 1, and up to `gain` more within a cell of a region's border.
+
+    Most of a large region is easy; whether a mask is good is decided at its border.
+    """
+    side = math.isqrt(targets.shape[-1])
+    maps = targets.unflatten(2, (side, side))
+    highest = F.max_pool2d(maps, 3, stride=1, padding=1)
+    lowest = -F.max_pool2d(-maps, 3, stride=1, padding=1)
+    return 1 + gain * (highest - lowest).flatten(2)
 
 
 def matched_loss(pairwise: torch.Tensor, order_bonus: float = 0.05) -> torch.Tensor:

@@ -1,14 +1,20 @@
-"""Train the built-in model `nano` from scratch on procedural scenes.
+"""Train the built-in model `nano` on procedural scenes.
 
-Three phases, each with a share of the time budget:
+    python -m pipelines.train.train --out work/nano --minutes 240 --processes 2
+
+goes through the phases of a recipe (`recipes.py`): from random weights, on a CPU, by default
+
 1. affinity: encoder and upscaling learn which pixels belong together, without the transformer;
 2. whole: the whole model learns to draw the part, object and group at a point and to score them;
 3. large: the same at the size the model runs at.
 
-    python -m pipelines.train.train --out work/nano --minutes 240 --processes 2
-
 A checkpoint every few minutes makes it resumable: the same command goes on where it stopped.
 Processes share each batch; on a busy CPU, processes of one thread each lose less to waiting.
+
+On from the present weights, on a GPU whose calls end after ten minutes, again and again:
+
+    python -m pipelines.train.train --recipe gpu --minutes 25 --call-minutes 9 --out work/nano
+        --init amg/models/weights/nano.safetensors --device cuda --workers 15
 """
 
 import json
@@ -17,57 +23,45 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import typer
+from safetensors import safe_open
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amg.models.build import build_nano
 from amg.models.checkpoint import load_weights
-from amg.models.sam import SAMModel
+from amg.models.fine_sam import FineSAMModel
+from amg.models.fine_tiny_vit import FineFeatures, FineTinyViT
 from pipelines.train.losses import (
     affinity_logits,
+    border_weights,
     matched_loss,
     pairwise_iou,
     pairwise_mask_loss,
 )
 from pipelines.train.prompts import MASK_STRIDE, TrainingBatch, stream_batches
+from pipelines.train.recipes import RECIPES, Phase
 
 logger = logging.getLogger(__name__)
 _LEVELS = 3
 _SINGLE_MASK_REGION = 1  # the mask for unambiguous prompts means the object
 _SAVE_EVERY_S = 300
 _LOG_EVERY_STEPS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One stretch of training, a `share` of the time budget.
-
-    The learning rate and the balance of foreground go linearly from start to end.
-    """
-
-    name: str
-    share: float
-    size_px: int
-    batch_size: int
-    n_points: int
-    lr_start: float
-    lr_end: float
-    balance_start: float
-    balance_end: float
-
-
-PHASES = (
-    Phase("affinity", 0.15, 224, 16, 24, 1.5e-3, 1.0e-3, 1.0, 1.0),
-    Phase("whole", 0.50, 224, 16, 16, 1.0e-3, 4.0e-4, 1.0, 0.5),
-    Phase("large", 0.35, 448, 4, 24, 3.0e-4, 1.0e-5, 0.5, 0.3),
+_BORDER_GAIN = 3.0
+_FINE = "image_encoder.fine."
+# What `Phase.draws_only` leaves to be trained.
+_DRAWING = (
+    _FINE,
+    "mask_decoder.output_upscaling.",
+    "mask_decoder.output_hypernetworks_mlps.",
+    "mask_decoder.iou_prediction_head.",
 )
 
 
@@ -82,57 +76,102 @@ class Progress:
     total_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train: see `main`. `world` processes share a batch; this one is `rank`."""
+
+    out: Path
+    recipe: str
+    minutes: float
+    seed: int
+    device: str
+    workers: int = 1
+    call_minutes: float | None = None
+    rank: int = 0
+    world: int = 1
+
+
 class Trainer:
     """The model, its optimiser, and where they are in the phases."""
 
-    def __init__(
-        self, out: Path, minutes: float, seed: int, device: str, rank: int, world: int
-    ) -> None:
-        self.out, self.budget_s, self.seed, self.device = out, minutes * 60, seed, device
-        self.rank, self.world = rank, world
-        torch.manual_seed(seed)
-        self.model = build_nano(PHASES[0].size_px).to(device)
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.phases = RECIPES[settings.recipe]
+        self.device = torch.device(settings.device)
+        self.rank, self.world = settings.rank, settings.world
+        torch.manual_seed(settings.seed)
+        self.model = build_nano(self.phases[0].size_px, fine=True).to(self.device)
         # Senses of likeness are read off the upscaled features by a layer that training alone has.
         width = self.model.mask_decoder.transformer_dim // 8
-        self.likeness = nn.Linear(width, _LEVELS * (width + 1)).to(device)
+        self.likeness = nn.Linear(width, _LEVELS * (width + 1)).to(self.device)
         self.parameters = [*self.model.parameters(), *self.likeness.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.03
         )
         self.progress = Progress()
+        self._called_at = time.monotonic()
 
     def run(self) -> None:
-        """Go through the phases that are left."""
-        while self.progress.phase < len(PHASES):
-            self._run_phase(PHASES[self.progress.phase])
+        """Go through the phases that are left, or as far as this call's minutes reach."""
+        while self.progress.phase < len(self.phases):
+            if not self._run_phase(self.phases[self.progress.phase]):
+                break
             self.progress.phase += 1
             self.progress.phase_s = 0.0
-            self.save()
+        self.save()
 
-    def _run_phase(self, phase: Phase) -> None:
-        self.model.set_imgsz(phase.size_px)
-        self.model.train()
-        seed = (self.seed, self.progress.steps, self.rank)
-        batches = stream_batches(
-            phase.size_px, phase.n_points, phase.batch_size // self.world, seed, 1
-        )
-        duration_s = phase.share * self.budget_s
+    def _run_phase(self, phase: Phase) -> bool:
+        """Train; gives whether the phase came to its end."""
+        self._prepare(phase)
+        duration_s = phase.share * self.settings.minutes * 60
         saved_at = time.monotonic()
-        for batch, own_elapsed_s in _timed(batches):
+        for batch, own_elapsed_s in _timed(self._batches(phase)):
             elapsed_s = self._average(torch.tensor([own_elapsed_s])).item()
             self.progress.phase_s += elapsed_s
             self.progress.total_s += elapsed_s
             done = min(1.0, self.progress.phase_s / duration_s)
-            metrics = self._step(phase, batch, done)
+            metrics = self._step(phase, batch.to(self.device), done)
             if self.progress.steps % _LOG_EVERY_STEPS == 0 and self.rank == 0:
-                logger.info(json.dumps({"phase": phase.name, **asdict(self.progress), **metrics}))
+                numbers = {name: round(value.item(), 4) for name, value in metrics.items()}
+                logger.info(json.dumps({"phase": phase.name, **asdict(self.progress), **numbers}))
             if time.monotonic() - saved_at > _SAVE_EVERY_S:
                 self.save()
                 saved_at = time.monotonic()
             if done >= 1:
-                return
+                return True
+            if self._is_call_over():
+                return False
+        raise AssertionError("the stream of batches is endless")
 
-    def _step(self, phase: Phase, batch: TrainingBatch, done: float) -> dict[str, float]:
+    def _prepare(self, phase: Phase) -> None:
+        """Set the model to the phase's size, and what is trained apart from what is not."""
+        self.model.set_imgsz(phase.size_px)
+        self.model.train()
+        if phase.draws_only:
+            self.model.eval()  # norms of what is not trained keep their statistics
+            cast(FineTinyViT, self.model.image_encoder).fine.train()
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not phase.draws_only or name.startswith(_DRAWING))
+
+    def _batches(self, phase: Phase) -> Iterator[TrainingBatch]:
+        seed = (self.settings.seed, self.progress.steps, self.rank)
+        return stream_batches(
+            phase.size_px,
+            phase.n_points,
+            phase.batch_size // self.world,
+            seed,
+            self.settings.workers,
+            phase.n_views,
+        )
+
+    def _is_call_over(self) -> bool:
+        """Whether this call has had its minutes; several processes agree on it."""
+        if self.settings.call_minutes is None:
+            return False
+        spent_s = self._average(torch.tensor([time.monotonic() - self._called_at])).item()
+        return spent_s > self.settings.call_minutes * 60
+
+    def _step(self, phase: Phase, batch: TrainingBatch, done: float) -> dict[str, torch.Tensor]:
         lr = phase.lr_start + (phase.lr_end - phase.lr_start) * done
         warm_up = min(1.0, (self.progress.steps + 1) / 200)
         for group in self.optimizer.param_groups:
@@ -144,12 +183,12 @@ class Trainer:
         loss.backward()
         self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        if not torch.isfinite(norm):
+        if self.progress.steps % _LOG_EVERY_STEPS == 0 and not torch.isfinite(norm):
             raise FloatingPointError(f"step {self.progress.steps}: the gradient is not finite")
         self.optimizer.step()
         self.progress.steps += 1
         self.progress.scenes += len(batch.images) * self.world
-        return {"loss": round(loss.item(), 4), "lr": round(lr, 6), **metrics}
+        return {"loss": loss.detach(), "lr": torch.tensor(lr * warm_up), **metrics}
 
     def _average_gradients(self) -> None:
         """Give every process the mean of all processes' gradients."""
@@ -169,87 +208,97 @@ class Trainer:
     def _half_precision(self) -> Iterator[None]:
         """Run the model in bfloat16; losses stay in float32, outside."""
         # The fused CPU attention is slow backwards for heads this small.
-        with (
-            torch.autocast(torch.device(self.device).type, torch.bfloat16),
-            sdpa_kernel(SDPBackend.MATH),
-        ):
+        on_cpu = self.device.type == "cpu"
+        attention = sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
+        with torch.autocast(self.device.type, torch.bfloat16), attention:
             yield
 
-    def _encode(self, batch: TrainingBatch) -> torch.Tensor:
-        images = batch.images.to(self.device).permute(0, 3, 1, 2)
+    def _encode(self, batch: TrainingBatch) -> FineFeatures:
+        images = batch.images.permute(0, 3, 1, 2)
         pixels = (images - self.model.pixel_mean) / self.model.pixel_std
-        return self.model.encode(pixels.contiguous(memory_format=torch.channels_last))
+        return self.model.encode_batch(pixels.contiguous(memory_format=torch.channels_last))
 
     def _affinity_loss(
         self, batch: TrainingBatch, balance: float
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with self._half_precision():
-            upscaled = self.model.mask_decoder.upscale(self._encode(batch))
-            points = batch.points_xy.to(self.device)
+            embedding, *high_res = self._encode(batch)
+            upscaled = self.model.mask_decoder.upscale(embedding, high_res)
             logits = torch.cat(
                 [
-                    affinity_logits(embedding, at, self.likeness, MASK_STRIDE)
-                    for embedding, at in zip(upscaled, points, strict=True)
+                    affinity_logits(maps, at, self.likeness, MASK_STRIDE)
+                    for maps, at in zip(upscaled, batch.points_xy, strict=True)
                 ]
             ).float()
-        targets = batch.targets().to(self.device)
+        targets = batch.targets()
         pairwise = pairwise_mask_loss(logits, targets, balance)
         iou = pairwise_iou(logits, targets).diagonal(dim1=1, dim2=2).mean()
-        return pairwise.diagonal(dim1=1, dim2=2).mean(), {"iou": round(iou.item(), 4)}
+        return pairwise.diagonal(dim1=1, dim2=2).mean(), {"iou": iou}
 
     def _whole_loss(
         self, batch: TrainingBatch, balance: float
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        # A CPU's caches hold one image's prompts; a GPU wants all at once.
+        n_at_once = 1 if self.device.type == "cpu" else len(batch.images)
         with self._half_precision():
             features = self._encode(batch)
-            points = batch.points_xy.to(self.device).unsqueeze(2)
-            drawn = [self._draw(*pair) for pair in zip(features, points, strict=True)]
+            drawn = [
+                self._draw(FineFeatures(*maps), points_xy)
+                for *maps, points_xy in zip(
+                    *(x.split(n_at_once) for x in (*features, batch.points_xy)), strict=True
+                )
+            ]
         logits, scores = (torch.cat(parts).float() for parts in zip(*drawn, strict=True))
-        targets = batch.targets().to(self.device)
-        return _mask_and_score_loss(logits.flatten(2), scores, targets, balance)
+        return _mask_and_score_loss(logits.flatten(2), scores, batch.targets(), balance)
 
     def _draw(
-        self, features: torch.Tensor, points_xy: torch.Tensor
+        self, features: FineFeatures, points_xy: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All four masks of points (P, 1, 2) on one image: logits (P, 4, h, w), scores (P, 4)."""
+        """All four masks of P points on each of B images, points_xy (B, P, 2).
+
+        Gives logits (B * P, 4, h, w) and scores (B * P, 4).
+        """
         prompt_encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
-        labels = torch.ones(points_xy.shape[:2], device=self.device)
+        n_images, n_points, _ = points_xy.shape
+        if n_images > 1:  # a single image is broadcast
+            features = FineFeatures(*(x.repeat_interleave(n_points, dim=0) for x in features))
         # Prompts name a pixel by its corner, ours are pixel indices: the same.
-        sparse, _ = prompt_encoder((points_xy, labels), None, None)
+        points = points_xy.flatten(0, 1).unsqueeze(1)
+        labels = torch.ones(points.shape[:2], device=self.device)
+        sparse, _ = prompt_encoder((points, labels), None, None)
+        embedding, *high_res = features
         decoded = decoder.attend(
-            features.unsqueeze(0),
-            prompt_encoder.get_dense_pe(),
-            sparse,
-            prompt_encoder.no_mask_dense(),
+            embedding, prompt_encoder.get_dense_pe(), sparse, prompt_encoder.no_mask_dense()
         )
-        return decoder.draw(decoder.upscale(decoded.pixels), decoded.mask_tokens), (
-            decoded.predicted_iou
-        )
+        upscaled = decoder.upscale(decoded.pixels, high_res)
+        return decoder.draw(upscaled, decoded.mask_tokens), decoded.predicted_iou
 
     def save(self) -> None:
         """Write everything needed to go on, atomically; the first process does."""
         if self.rank:
             return
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.settings.out.mkdir(parents=True, exist_ok=True)
         state = {
             "model": self.model.state_dict(),
             "likeness": self.likeness.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
         }
-        partial = self.out / "state.pt.partial"
+        partial = self.settings.out / "state.pt.partial"
         torch.save(state, partial)
-        partial.replace(self.out / "state.pt")
+        partial.replace(self.settings.out / "state.pt")
 
     def start_from(self, weights: Path) -> None:
-        """Begin with the weights of an earlier training; the later phases have all the time."""
-        load_weights(self.model, weights)
-        self.progress.phase = 1
-        self.budget_s /= sum(phase.share for phase in PHASES[1:])
+        """Begin with the weights of an earlier training, with or without finer features."""
+        with safe_open(weights, framework="pt") as file:
+            is_fine = any(key.startswith(_FINE) for key in file.keys())  # noqa: SIM118 - no mapping
+        model = build_nano(fine=is_fine)
+        load_weights(model, weights)
+        self.model.load_state_dict(model.state_dict(), strict=is_fine)
 
     def load(self) -> None:
         """Go on from the last save, if there is one."""
-        path = self.out / "state.pt"
+        path = self.settings.out / "state.pt"
         if not path.exists():
             return
         state = torch.load(path, weights_only=True, map_location=self.device)
@@ -261,9 +310,10 @@ class Trainer:
 
 def _mask_and_score_loss(
     logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, balance: float
-) -> tuple[torch.Tensor, dict[str, float]]:
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Logits (N, 4, P), scores (N, 4), targets (N, 3, P): all masks drawn, all scores right."""
-    pairwise = pairwise_mask_loss(logits, targets, balance)
+    weights = border_weights(targets, _BORDER_GAIN)
+    pairwise = pairwise_mask_loss(logits, targets, balance, weights)
     single = pairwise[:, 0, _SINGLE_MASK_REGION].mean()
     multiple = matched_loss(pairwise[:, 1:]).mean()
     iou = pairwise_iou(logits, targets)
@@ -276,8 +326,7 @@ def _mask_and_score_loss(
         "iou_group": iou[:, 1:, 2].amax(1).mean(),
         "score_rmse": score_error.sqrt(),
     }
-    loss = multiple + 0.3 * single + score_error
-    return loss, {name: round(value.item(), 4) for name, value in metrics.items()}
+    return multiple + 0.3 * single + score_error, metrics
 
 
 def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, float]]:
@@ -289,29 +338,23 @@ def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, fl
         last = now
 
 
-def trained_model(state_path: Path) -> SAMModel:
+def trained_model(state_path: Path) -> FineSAMModel:
     """The model of a saved state, for evaluation."""
-    model = build_nano()
+    model = build_nano(fine=True)
     model.load_state_dict(torch.load(state_path, weights_only=True, map_location="cpu")["model"])
     return model.eval()
 
 
-def _train(
-    rank: int,
-    world: int,
-    out: Path,
-    minutes: float,
-    seed: int,
-    device: str,
-    init: Path | None,
-    rendezvous: str,
-) -> None:
-    """Be one of `world` processes that train together."""
+def _train(rank: int, settings: Settings, init: Path | None, rendezvous: str) -> None:
+    """Be one of the processes that train together."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if world > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
-        distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
-    trainer = Trainer(out, minutes, seed, device, rank, world)
+    settings = replace(settings, rank=rank)
+    if settings.world > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.world))
+        distributed.init_process_group(
+            "gloo", f"file://{rendezvous}", rank=rank, world_size=settings.world
+        )
+    trainer = Trainer(settings)
     if init is not None:
         trainer.start_from(init)
     trainer.load()
@@ -320,16 +363,23 @@ def _train(
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the training state.")],
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "scratch",
     minutes: Annotated[float, typer.Option(help="Time budget of all phases together.")] = 240,
+    call_minutes: Annotated[
+        float | None, typer.Option(help="Save and stop after this long; the next call goes on.")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    processes: Annotated[int, typer.Option(help="Processes that share each batch.")] = 1,
+    processes: Annotated[int, typer.Option(help="Processes that share each batch, on a CPU.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that make scenes, for each of them.")] = 1,
     init: Annotated[Path | None, typer.Option(help="Weights to begin with, not at random.")] = None,
 ) -> None:
     """Train the built-in model, or go on with a training that was stopped."""
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"{recipe!r} is none of {', '.join(RECIPES)}")
+    settings = Settings(out, recipe, minutes, seed, device, workers, call_minutes, world=processes)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (processes, out, minutes, seed, device, init, f"{folder}/rendezvous")
-        spawn(_train, arguments, nprocs=processes)
+        spawn(_train, (settings, init, f"{folder}/rendezvous"), nprocs=processes)
 
 
 if __name__ == "__main__":

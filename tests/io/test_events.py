@@ -37,7 +37,17 @@ def test_a_local_log_is_one_file(storage):
     assert len(list(read_events(storage))) == len(LINES)
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\n", b"{", b"null\n[]\n3\n{}\n", b"\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n\n",
+        b"{",
+        b"null\n[]\n3\n{}\n",
+        b'{"time": "x", "session": "a", "event": "ended"}',
+        b"\xff\xfe\n",
+    ],
+)
 def test_lines_that_are_no_events_are_left_out(storage, data):
     storage.write("events.jsonl", data)
     assert read_times(storage) == RunTimes()

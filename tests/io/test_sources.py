@@ -38,6 +38,14 @@ def test_folders_are_walked_in_order_and_ids_are_relative_paths(tmp_path):
     assert ids(tmp_path) == ["b.jpg", "c.webp", "a/10.png", "a/2.PNG", "a/a/1.jpg"]
 
 
+def test_folders_of_runs_are_passed_over_below_an_input_and_nowhere_else(tmp_path):
+    touch(tmp_path, "a.jpg", "out/plan.json", "out/inputs.parquet", "out/report/images/1.jpg")
+    touch(tmp_path, "half/plan.json", "half/1.jpg")
+    assert ids(tmp_path) == ["a.jpg", "half/1.jpg"]
+    assert ids(tmp_path / "out") == ["report/images/1.jpg"]
+    assert ids(tmp_path / "out/report/*/*.jpg") == ["images/1.jpg"]
+
+
 def test_a_file_is_taken_whatever_its_name(tmp_path):
     touch(tmp_path, "photo", data=b"123")
     (source,) = list_sources([tmp_path / "photo"])

@@ -93,3 +93,10 @@ def test_a_smaller_mask_is_the_mask_at_the_centres_of_pixels(seed, full, data):
 def test_at_its_own_size_a_mask_stays_as_it_is():
     (mask,) = _masks(5, 1, 33, 21, 0.3)
     assert shrink(mask, (33, 21)) == mask
+
+
+def test_images_without_masks_are_not_covered():
+    none = covered_pixels_of_images(
+        np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(4, np.int64), np.full(3, 9)
+    )
+    assert none.tolist() == [0, 0, 0]

@@ -3,6 +3,7 @@ import torch
 
 from pipelines.train.losses import (
     affinity_logits,
+    border_weights,
     matched_loss,
     pairwise_iou,
     pairwise_mask_loss,
@@ -37,6 +38,20 @@ def test_the_loss_is_the_sum_written_out():
     dice = 1 - (2 * (p * on).sum() + 1) / (p.sum() + on.sum() + 1)
     loss = pairwise_mask_loss(logits, targets, balance=0.7)[1, 2, 0]
     assert loss.item() == pytest.approx((cross_entropy + dice).item(), rel=1e-5)
+
+
+def test_cells_at_a_border_weigh_more_and_more_wrong_ones_cost_more():
+    region = torch.zeros(1, 1, 5, 5)
+    region[..., :2] = 1
+    weights = border_weights(region.flatten(2), gain=3.0)
+    assert weights.view(5, 5)[2].tolist() == [1, 4, 4, 1, 1]
+    logits = torch.where(region > 0, 8.0, -8.0).repeat(2, 1, 1, 1)
+    logits[0, 0, 2, 2], logits[1, 0, 2, 4] = 8, 8  # wrong beside the border, and far from it
+    pair = (logits.flatten(2), region.flatten(2).repeat(2, 1, 1), 0.5)
+    near, far = pairwise_mask_loss(*pair, weights.repeat(2, 1, 1))[:, 0, 0]
+    assert near > 1.5 * far
+    near, far = pairwise_mask_loss(*pair)[:, 0, 0]
+    assert near == pytest.approx(far.item())
 
 
 def test_matching_is_one_to_one_and_prefers_the_nesting_order():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.train.scenes import Scene, make_scene
+from pipelines.train.scenes import Scene, make_scene, make_views
 
 
 def scenes(size_px: int, count: int) -> list[Scene]:
@@ -49,3 +49,14 @@ def test_scenes_are_neither_empty_nor_flat() -> None:
 def test_size_out_of_range_is_refused(size_px: int) -> None:
     with pytest.raises(ValueError, match="size_px"):
         make_scene(np.random.default_rng(0), size_px)
+
+
+def test_views_are_one_scene_with_other_cameras_and_mirrored() -> None:
+    first, second, third = make_views(np.random.default_rng(4), 96, 3)
+    scene = make_scene(np.random.default_rng(4), 96)
+    np.testing.assert_array_equal(first.image, scene.image)
+    np.testing.assert_array_equal(first.levels, scene.levels)
+    np.testing.assert_array_equal(second.levels, first.levels[:, :, ::-1])
+    np.testing.assert_array_equal(third.levels, first.levels)
+    assert (third.image != first.image).mean() > 0.1
+    assert np.corrcoef(second.image[:, ::-1].ravel(), first.image.ravel())[0, 1] > 0.5

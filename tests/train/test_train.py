@@ -4,21 +4,24 @@ import pytest
 import torch
 
 from amg.models.build import build_nano
-from amg.models.checkpoint import load_weights
-from pipelines.train import train
+from amg.models.checkpoint import load_weights, save_weights
+from amg.models.fine_tiny_vit import FineFeatures
 from pipelines.train.export import main as export
-from pipelines.train.train import Trainer, trained_model
+from pipelines.train.recipes import RECIPES
+from pipelines.train.train import Settings, Trainer, trained_model
 
 
-@pytest.fixture
-def tiny_phases(monkeypatch):
-    """The phases, at the smallest size and for a moment only."""
-    phases = tuple(replace(p, size_px=64, batch_size=2, n_points=2) for p in train.PHASES)
-    monkeypatch.setattr(train, "PHASES", phases)
+@pytest.fixture(autouse=True)
+def tiny_recipes(monkeypatch):
+    """The phases, at the smallest size."""
+    for name, phases in RECIPES.items():
+        tiny = tuple(replace(p, size_px=64, batch_size=2, n_points=2) for p in phases)
+        monkeypatch.setitem(RECIPES, name, tiny)
 
 
-def test_training_goes_through_its_phases_resumes_and_exports(tmp_path, tiny_phases):
-    trainer = Trainer(tmp_path, minutes=0.02, seed=0, device="cpu", rank=0, world=1)
+def test_training_goes_through_its_phases_resumes_and_exports(tmp_path):
+    settings = Settings(tmp_path, "scratch", minutes=0.02, seed=0, device="cpu")
+    trainer = Trainer(settings)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.run()
     after = trainer.model.state_dict()
@@ -27,14 +30,62 @@ def test_training_goes_through_its_phases_resumes_and_exports(tmp_path, tiny_pha
     assert "mask_decoder.output_hypernetworks_mlps.3.layers.2.weight" in changed
     assert "mask_decoder.iou_prediction_head.layers.0.weight" in changed
 
-    resumed = Trainer(tmp_path, minutes=0.02, seed=0, device="cpu", rank=0, world=1)
+    resumed = Trainer(settings)
     resumed.load()
     assert resumed.progress == trainer.progress
-    assert resumed.progress.phase == len(train.PHASES)
+    assert resumed.progress.phase == len(RECIPES["scratch"])
 
     export(state=tmp_path / "state.pt", out=tmp_path / "nano.safetensors")
-    model = build_nano()
+    model = build_nano(fine=True)
     load_weights(model, tmp_path / "nano.safetensors")
     expected = trained_model(tmp_path / "state.pt").state_dict()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, expected[name].half().to(value.dtype))
+
+
+def test_drawing_leaves_the_rest_as_it_was_and_a_call_may_end_early(tmp_path):
+    settings = Settings(tmp_path, "drawing", 60.0, seed=0, device="cpu", call_minutes=0.0)
+    trainer = Trainer(settings)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.run()
+    assert trainer.progress.steps == 1
+    assert trainer.progress.phase == 0
+    after = trainer.model.state_dict()
+    changed = {
+        name.rpartition(".")[0] for name in before if not torch.equal(before[name], after[name])
+    }
+    assert "image_encoder.fine.quarter_out" in changed
+    assert "mask_decoder.output_upscaling.0" in changed
+    trained = ("image_encoder.fine", "mask_decoder.output", "mask_decoder.iou_prediction_head")
+    assert all(name.startswith(trained) for name in changed)
+
+    again = Trainer(settings)
+    again.load()
+    again.run()
+    assert again.progress.steps == 2
+
+
+@torch.no_grad()
+def test_images_drawn_together_are_those_drawn_alone(tmp_path):
+    trainer = Trainer(Settings(tmp_path, "gpu", 60.0, seed=0, device="cpu", workers=0))
+    phase = trainer.phases[0]
+    trainer._prepare(phase)
+    batch = next(trainer._batches(phase))
+    features = trainer._encode(batch)
+    logits, scores = trainer._draw(features, batch.points_xy)
+    for i in range(2):
+        one = FineFeatures(*(maps[i : i + 1] for maps in features))
+        own = slice(i * phase.n_points, (i + 1) * phase.n_points)
+        alone, its_scores = trainer._draw(one, batch.points_xy[i : i + 1])
+        torch.testing.assert_close(logits[own], alone, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(scores[own], its_scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_training_begins_with_weights_of_either_kind(tmp_path, fine):
+    earlier = build_nano(fine=fine)
+    save_weights(earlier, tmp_path / "earlier.safetensors")
+    trainer = Trainer(Settings(tmp_path, "drawing", 60.0, seed=1, device="cpu"))
+    trainer.start_from(tmp_path / "earlier.safetensors")
+    state = trainer.model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in earlier.state_dict().items())

@@ -406,7 +406,7 @@ def test_pictures_that_cannot_be_shown_say_why(open_page):
         assert said in cards.nth(row).text_content()
     page.goto(page.url + f"#image={CHANGED}")
     note = page.locator("#viewer-note")
-    playwright.expect(note).to_contain_text("the file has changed since the run. The masks are")
+    playwright.expect(note).to_contain_text("the file has changed since the run. Its masks are")
     playwright.expect(page.locator("#picture")).to_be_hidden()
     assert page.locator("#list").get_by_role("option").count() > 0
     for row, said in ((MISSING, "missing: no such file"), (BROKEN, "PNG: <b>truncated</b>")):

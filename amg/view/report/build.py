@@ -22,13 +22,12 @@ from amg.io.run_folder import Commit, Plan, read_commits, require_plan
 from amg.io.shards import read_metadata
 from amg.io.storage import LocalStorage, Storage, open_storage
 from amg.io.urls import local_path, scheme_of, shown
-from amg.view.report import words
+from amg.view.report import DEFAULT_IMAGES, words
 from amg.view.report.charts import draw_charts
 from amg.view.report.gallery import Item, write_gallery
 from amg.view.report.sampling import Choice, choose, n_extremes
 from amg.view.report.summary import Summary, summarize
 
-DEFAULT_IMAGES = 300
 _PAGE = "index.html"
 _ASSETS = ("report.css", "report.js")
 _TEMPLATES = Path(__file__).parent / "templates"

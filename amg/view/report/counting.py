@@ -63,9 +63,9 @@ def even_edges(most: float, n: int) -> Floats:
 
 def log_edges(low: int, high: int, per_decade: int) -> Floats:
     """Edges from 10**low to 10**high, each the same factor above the one before."""
-    return 10 ** np.linspace(low, high, (high - low) * per_decade + 1)
+    return np.logspace(low, high, (high - low) * per_decade + 1)
 
 
 def whole_edges(n: int) -> Floats:
     """Edges that give each whole number from 0 to n - 1 a bin of its own."""
-    return np.arange(n + 1) - 0.5
+    return np.linspace(-0.5, n - 0.5, n + 1)

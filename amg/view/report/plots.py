@@ -100,7 +100,8 @@ def draw(
     start = span.start // step * step
     stop = min(-(-span.stop // step) * step, len(edges) - 1)
     cuts = np.minimum(np.arange(start, stop + step, step), stop)
-    low, high = scale.forward(edges[cuts[0]]), scale.forward(edges[cuts[-1]])
+    first, last = float(edges[cuts[0]]), float(edges[cuts[-1]])
+    low, high = scale.forward(first), scale.forward(last)
 
     def place(value: float) -> float:
         share = (scale.forward(value) - low) / (high - low)
@@ -118,10 +119,7 @@ def draw(
         panels.append(Panel(name, _median(histogram, scale), top, base, bars, ticks))
         top = base + _PANEL_GAP
     height = panels[-1].base + _BOTTOM
-    x_ticks = [
-        Tick(place(value), scale.words(value))
-        for value in _x_values(float(edges[cuts[0]]), float(edges[cuts[-1]]), scale)
-    ]
+    x_ticks = [Tick(place(v), scale.words(v)) for v in _x_values(first, last, scale)]
     names = [f"{name}: " if not is_single else "" for name in histograms]
     ranges = [_range(histogram, scale) for histogram in histograms.values()]
     description = "; ".join(map("".join, zip(names, ranges, strict=True)))

@@ -155,7 +155,7 @@ def _add_masks(summary: Summary, masks: pa.StructArray, n_masks: Floats) -> None
         (summary.predicted_ious, "predicted_iou"),
         (summary.stabilities, "stability_score"),
     ):
-        histogram.add(pc.struct_field(masks, name).to_numpy(zero_copy_only=False))
+        histogram.add(_field(masks, name).to_numpy(zero_copy_only=False))
 
 
 def _add_coverage(summary: Summary, masks: pa.ListArray, n_pixels: Int64s) -> Floats:
@@ -163,7 +163,7 @@ def _add_coverage(summary: Summary, masks: pa.ListArray, n_pixels: Int64s) -> Fl
     known = n_pixels > 0
     if masks.type.value_type.get_field_index("counts") < 0 or not known.any():
         return np.full(len(n_pixels), np.nan)
-    counts = pc.struct_field(masks.flatten(), "counts")
+    counts = _field(masks.flatten(), "counts")
     _, starts, text = counts.buffers()
     firsts = masks.offsets.to_numpy().astype(np.int64)
     covered = covered_pixels_of_images(
@@ -184,11 +184,15 @@ def _add_seconds(summary: Summary, seconds: pa.StructArray) -> Floats:
     """Each image's seconds in all; a stage that it did not reach counts nowhere."""
     total_s = np.zeros(len(seconds))
     for stage in STAGES:
-        stage_s = pc.struct_field(seconds, stage).to_numpy(zero_copy_only=False).astype(np.float64)
+        stage_s = _field(seconds, stage).to_numpy(zero_copy_only=False).astype(np.float64)
         summary.stage_s[stage] += float(stage_s.sum())
         summary.seconds[stage].add(stage_s[stage_s > 0])
         total_s += stage_s
     return total_s
+
+
+def _field(structs: pa.StructArray, name: str) -> pa.Array:
+    return structs.flatten()[structs.type.get_field_index(name)]
 
 
 def _pixels(table: pa.Table) -> Int64s:

@@ -157,9 +157,10 @@ const many = (n, one) => `${whole(n)} ${n === 1 ? one : `${one}s`}`;
 const score = (number) => (number === null ? "–" : number.toFixed(2));
 
 /** A share in percent; only all is 100 %, and only nothing is 0 %. */
-function percent(share) {
+function percent(share, digits = 1) {
   if (share === 0 || share === 1) return `${100 * share} %`;
-  return `${Math.min(Math.max(100 * share, 0.1), 99.9).toFixed(1)} %`;
+  const least = 10 ** -digits;
+  return `${Math.min(Math.max(100 * share, least), 100 - least).toFixed(digits)} %`;
 }
 
 function seconds(number) {
@@ -294,7 +295,7 @@ function makeCard(item) {
   const about = make("span", "about");
   if (isFailed(item)) about.append(make("span", "badge", item.status));
   else {
-    const coverage = item.coverage === null ? "" : ` · ${percent(item.coverage)} covered`;
+    const coverage = item.coverage === null ? "" : ` · ${percent(item.coverage, 0)} covered`;
     about.append(gallery.view.of === "slowest" ? seconds(item.seconds) : many(item.masks, "mask") + coverage);
   }
   card.append(make("div", "text", name, about));
@@ -327,7 +328,12 @@ function startViewer() {
   frame.addEventListener("pointermove", (event) => event.pointerType !== "touch" && pointAt(event));
   frame.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && select(null));
   frame.addEventListener("click", cycleAt);
-  for (const id of ["least-iou", "least-stability", "least-area"]) byId(id).addEventListener("input", filter);
+  for (const id of ["least-iou", "least-stability", "least-area"]) {
+    byId(id).addEventListener("input", () => {
+      filter();
+      drawSoon();
+    });
+  }
   byId("drawn").addEventListener("change", drawOverlay);
   startList();
   new ResizeObserver(layOut).observe(byId("stage"));
@@ -399,6 +405,7 @@ async function show(item) {
     viewer.masks = masks;
     setUpFilters();
     filter();
+    drawOverlay();
   } catch (error) {
     if (viewer.item === item) byId("viewer-note").textContent = error.message;
     return;
@@ -409,7 +416,7 @@ async function show(item) {
 
 function noteOf(item) {
   const reason = isFailed(item) ? `${item.status}: ${item.error ?? "no reason was given"}` : "";
-  const masks = item.note !== null && item.masks ? " The masks are listed all the same." : "";
+  const masks = item.note !== null && item.masks ? " Its masks are shown all the same." : "";
   if (item.status === "missing") return reason;
   return [reason, item.note === null ? "" : item.note + masks].filter(Boolean).join(" ");
 }
@@ -472,6 +479,18 @@ function drawOverlay() {
     }
   }
   context.putImageData(image, 0, 0);
+}
+
+let willDraw = false;
+
+/** Draw once for all that a slider says until the next frame. */
+function drawSoon() {
+  if (willDraw) return;
+  willDraw = true;
+  requestAnimationFrame(() => {
+    willDraw = false;
+    drawOverlay();
+  });
 }
 
 /** The mask that is pointed at: its colour, a white outline, and the point that it was made from. */
@@ -538,7 +557,6 @@ function filter() {
   byId("count").textContent = `${whole(viewer.shown.length)} of ${many(viewer.masks.length, "mask")}`;
   fillList();
   select(viewer.shown.includes(viewer.active) ? viewer.active : null);
-  drawOverlay();
 }
 
 // Pointing and choosing

@@ -1,0 +1,99 @@
+"""Runs' folders without a model: any rows, committed as a run commits them."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, islice, repeat
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from amg.io.run_folder import INPUTS, PLAN, Commit, Plan, Tally, commit_file, shard_file, to_json
+from amg.io.schema import ImageRow
+from amg.io.shards import ShardWriter
+from amg.io.storage import Storage, open_storage
+from amg.ops import rle
+from amg.records import Mask
+
+_SIZE_HW = (480, 640)
+_DIFFERENT = 20
+
+
+def write_run(
+    out: str | os.PathLike[str],
+    rows: Iterable[ImageRow],
+    n_images: int,
+    images_per_shard: int,
+    missing_shards: frozenset[int] = frozenset(),
+) -> Plan:
+    """Write a run with these rows into `out`, without those of some shards."""
+    storage = open_storage(out)
+    identity = {"model": {"name": "synthetic"}}
+    plan = Plan("synthetic", "f" * 64, identity, n_images, 0, images_per_shard)
+    storage.write(PLAN, to_json(plan))
+    ids: list[str] = []
+    rows = iter(rows)
+    for shard in range(plan.n_shards):
+        part = list(islice(rows, images_per_shard))
+        ids += [row.image_id for row in part]
+        if shard not in missing_shards:
+            commit_rows(storage, plan, shard, part)
+    with storage.staged(INPUTS) as staged:
+        pq.write_table(pa.table({"image_id": pa.array(ids, pa.large_string())}), staged)
+        storage.publish(staged, INPUTS)
+    return plan
+
+
+def commit_rows(
+    storage: Storage, plan: Plan, shard: int, rows: Iterable[ImageRow], attempt: str = "00000000"
+) -> None:
+    """Write one shard and its commit."""
+    rows = list(rows)
+    name = shard_file(shard, attempt)
+    with storage.staged(name) as staged:
+        with ShardWriter(staged, {}) as writer:
+            for row in rows:
+                writer.write(row)
+        data = staged.read_bytes()
+        storage.publish(staged, name)
+    tally = Tally.total(map(Tally.of, rows))
+    digest = hashlib.sha256(data).hexdigest()
+    commit = Commit(shard, name, len(data), digest, tally, attempt, plan.fingerprint)
+    storage.write(commit_file(shard), to_json(commit))
+
+
+def blob_rows(n_images: int, masks_per_image: int) -> Iterator[ImageRow]:
+    """Images of 480 x 640 with smooth blobs, some with holes and islands; 20 that differ."""
+    pictures = [_blobs(masks_per_image, np.random.default_rng(i)) for i in range(_DIFFERENT)]
+    for i, masks in zip(range(n_images), chain.from_iterable(repeat(pictures)), strict=False):
+        name = f"{i // 1000:04d}/{i:08d}.jpg"
+        row = ImageRow(name, f"/photos/{name}", "ok", None, *_SIZE_HW, "RGB", "ab" * 32)
+        yield replace(row, masks=masks)
+
+
+def _blobs(n: int, rng: np.random.Generator) -> tuple[Mask, ...]:
+    return tuple(_blob(rng) for _ in range(n))
+
+
+def _blob(rng: np.random.Generator) -> Mask:
+    height, width = _SIZE_HW
+    noise = cv2.GaussianBlur(rng.random(_SIZE_HW, np.float32), (0, 0), rng.uniform(5, 15))
+    y, x = rng.uniform(0, height), rng.uniform(0, width)
+    rows, columns = np.ogrid[:height, :width]
+    distance = np.hypot(rows - y, columns - x) / rng.uniform(15, 160)
+    bits = distance + 0.15 * (noise - noise.mean()) / noise.std() < 1
+    (encoded,) = rle.encode_masks(bits[None])
+    return Mask(
+        rle=encoded,
+        area=rle.area(encoded),
+        bbox_xywh=rle.bbox_xywh(encoded),
+        predicted_iou=float(rng.uniform(0.5, 1)),
+        stability_score=float(rng.uniform(0.5, 1)),
+        point_xy=(x, y),
+        crop_box_xywh=(0, 0, width, height),
+        crop_layer=0,
+        level=int(rng.integers(3)),
+    )
