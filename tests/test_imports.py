@@ -22,7 +22,7 @@ ALLOWED = {
     "amg.evaluate": {"amg.io", "amg.ops", "amg.results"},
     "amg.cli": {"amg", "pipelines"},
     "amg.results": {"amg.io", "amg.ops"},
-    "amg": {"amg", "pipelines.run"},
+    "amg": {"amg", "pipelines.run", "pipelines.refilter"},
     "pipelines": {"amg"},
 }
 USERS_OF_SKIMAGE = {"pipelines.demo", "amg.evaluate.edges"}  # of the extras demo and eval
