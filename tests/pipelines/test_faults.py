@@ -277,6 +277,8 @@ def soak(tmp_path, n_images, n_kills, seed):
         assert {name: after.get(name) for name in before} == before
         before = after
         if len(before) == -(-n_images // 8):  # all done, but not all kills: begin anew
+            # The driver may have died between the last commit and _SUCCESS: the next one ends it.
+            assert make_run(folder, out, *options).execute().is_complete
             check_whole(out, contents(tmp_path / "calm"), before)
             n_commits += len(before)
             before = {}
