@@ -1,23 +1,28 @@
-"""Runs' folders without a model: any rows, committed as a run commits them."""
+"""Runs' folders without a model: any rows, written and committed as a run does."""
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice, repeat
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from amg.io.planned import INPUTS_SCHEMA
 from amg.io.run_folder import INPUTS, PLAN, Commit, Plan, Tally, commit_file, shard_file, to_json
 from amg.io.schema import ImageRow
 from amg.io.shards import ShardWriter
+from amg.io.sources import ImageSource
 from amg.io.storage import Storage, open_storage
 from amg.ops import rle
 from amg.records import Mask
 
+FINGERPRINT = "f" * 64
+IDENTITY: Mapping[str, Any] = {"model": {"name": "synthetic"}}
 _SIZE_HW = (480, 640)
 _DIFFERENT = 20
 
@@ -28,21 +33,27 @@ def write_run(
     n_images: int,
     images_per_shard: int,
     missing_shards: frozenset[int] = frozenset(),
+    identity: Mapping[str, Any] = IDENTITY,
+    sources: Sequence[ImageSource] | None = None,
 ) -> Plan:
-    """Write a run with these rows into `out`, without those of some shards."""
+    """Write a run with these rows into `out`, without those of some shards.
+
+    sources: where the images are; by default whole files, at the rows' uri.
+    """
     storage = open_storage(out)
-    identity = {"model": {"name": "synthetic"}}
-    plan = Plan("synthetic", "f" * 64, identity, n_images, 0, images_per_shard)
+    plan = Plan("a-run", FINGERPRINT, dict(identity), n_images, 0, images_per_shard)
     storage.write(PLAN, to_json(plan))
-    ids: list[str] = []
+    whole_files: list[ImageSource] = []
     rows = iter(rows)
     for shard in range(plan.n_shards):
         part = list(islice(rows, images_per_shard))
-        ids += [row.image_id for row in part]
+        whole_files += [ImageSource(row.image_id, row.uri, os.fsencode(row.uri)) for row in part]
         if shard not in missing_shards:
             commit_rows(storage, plan, shard, part)
     with storage.staged(INPUTS) as staged:
-        pq.write_table(pa.table({"image_id": pa.array(ids, pa.large_string())}), staged)
+        names = INPUTS_SCHEMA.names
+        values = [{n: getattr(source, n) for n in names} for source in sources or whole_files]
+        pq.write_table(pa.Table.from_pylist(values, schema=INPUTS_SCHEMA), staged)
         storage.publish(staged, INPUTS)
     return plan
 
@@ -52,17 +63,25 @@ def commit_rows(
 ) -> None:
     """Write one shard and its commit."""
     rows = list(rows)
-    name = shard_file(shard, attempt)
-    with storage.staged(name) as staged:
-        with ShardWriter(staged, {}) as writer:
-            for row in rows:
-                writer.write(row)
-        data = staged.read_bytes()
-        storage.publish(staged, name)
+    name, data = publish_rows(storage, shard, rows, attempt)
     tally = Tally.total(map(Tally.of, rows))
     digest = hashlib.sha256(data).hexdigest()
     commit = Commit(shard, name, len(data), digest, tally, attempt, plan.fingerprint)
     storage.write(commit_file(shard), to_json(commit))
+
+
+def publish_rows(
+    storage: Storage, shard: int, rows: Iterable[ImageRow], attempt: str
+) -> tuple[str, bytes]:
+    """Write one shard that nobody has committed; gives its name and bytes."""
+    name = shard_file(shard, attempt)
+    with storage.staged(name) as staged:
+        with ShardWriter(staged, {"amg.version": "9.8.7"}) as writer:
+            for row in rows:
+                writer.write(row)
+        data = staged.read_bytes()
+        storage.publish(staged, name)
+    return name, data
 
 
 def blob_rows(n_images: int, masks_per_image: int) -> Iterator[ImageRow]:

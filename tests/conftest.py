@@ -1,6 +1,7 @@
 """Fixtures that many tests share: the built-in model, and photos inside scikit-image's wheel."""
 
 import os
+import shutil
 import uuid
 
 import numpy as np
@@ -11,6 +12,7 @@ from s3_server import s3, s3_endpoint  # noqa: F401 - fixtures
 
 import amg
 from amg.io.storage import open_storage
+from tests.pipelines.helpers import make_run
 
 # Whether kernels are interpreted is settled when triton is imported: here, before any test is.
 if not torch.cuda.is_available():
@@ -43,3 +45,17 @@ def storage(request, tmp_path):
 
 def _rgb(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A run of the module's `folder` with a stub; what `amg` finds there, it takes for its own."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    make_run(folder, out).execute()
+    return out
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    """A copy of the finished run, to be damaged."""
+    return shutil.copytree(finished, tmp_path / "out")

@@ -1,6 +1,5 @@
 """Reading what a run has committed: no worker is needed to write it."""
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +9,13 @@ import pytest
 
 from amg import ConfigError, Mask, RleError, RunError
 from amg.errors import StorageError
-from amg.io.run_folder import Commit, Plan, Tally, commit_file, shard_file, to_json
+from amg.io.run_folder import Plan, Tally, commit_file, shard_file, to_json
 from amg.io.schema import SCHEMA, ImageRow
-from amg.io.shards import ShardWriter
 from amg.io.storage import open_storage
 from amg.ops import rle
 from amg.records import Rle
 from amg.results import decode_mask, open_run
+from benchmarks.synthetic_run import commit_rows, publish_rows
 
 PLAN = Plan("run", "f" * 64, {"model": {"name": "stub"}}, 5, 0, 2)
 QUALITIES = ((0.9, 0.5), (0.5, 0.9), (0.7, 0.7))
@@ -43,23 +42,8 @@ def _row(i):
     return ImageRow(f"{i}.jpg", f"/{i}.jpg", "ok", None, 6, 9, "RGB", "ab" * 32, masks)
 
 
-def _write_shard(storage, shard, attempt, rows):
-    name = shard_file(shard, attempt)
-    with storage.staged(name) as staged:
-        with ShardWriter(staged, {}) as writer:
-            for row in rows:
-                writer.write(row)
-        data = staged.read_bytes()
-        storage.publish(staged, name)
-    return name, data
-
-
-def _commit(storage, shard, attempt="good", fingerprint=PLAN.fingerprint):
-    rows = [_row(i) for i in PLAN.shard_rows(shard)]
-    name, data = _write_shard(storage, shard, attempt, rows)
-    digest, tally = hashlib.sha256(data).hexdigest(), Tally.total(map(Tally.of, rows))
-    commit = Commit(shard, name, len(data), digest, tally, attempt, fingerprint)
-    storage.write(commit_file(shard), to_json(commit))
+def _commit(storage, shard, attempt="good", plan=PLAN):
+    commit_rows(storage, plan, shard, [_row(i) for i in plan.shard_rows(shard)], attempt)
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -74,7 +58,7 @@ def storage(request, tmp_path):
     storage.write("plan.json", to_json(PLAN))
     for shard in (2, 0, 1):
         _commit(storage, shard)
-    _write_shard(storage, 1, "lost", [_row(7), _row(8)])
+    publish_rows(storage, 1, [_row(7), _row(8)], "lost")
     storage.write("data/part-00000.broken.parquet", b"PAR1")
     storage.write("commits/00001.json.tmp", b"{")
     return storage
@@ -145,12 +129,7 @@ def test_a_mask_whose_parent_is_filtered_gets_the_next_ancestor(local):
     # Mask 1, of the lowest score, lies between 2 and 0.
     family = [replace(m, parent=p) for m, p in zip(_row(0).masks, (None, 0, 1), strict=True)]
     row = replace(_row(0), masks=tuple(family))
-    rows = [row, _row(1)]
-    name, data = _write_shard(local, 0, "good", rows)
-    tally = Tally.total(map(Tally.of, rows))
-    digest = hashlib.sha256(data).hexdigest()
-    commit = Commit(0, name, len(data), digest, tally, "good", PLAN.fingerprint)
-    local.write(commit_file(0), to_json(commit))
+    commit_rows(local, PLAN, 0, [row, _row(1)])
     run = open_run(local.root)
     assert [mask.parent for mask in next(run.rows()).masks] == [None, 0, 1]
     some = next(run.rows(min_predicted_iou=0.6)).masks
@@ -211,7 +190,7 @@ def test_damaged_commits_are_named(local, data):
 
 
 def test_commits_of_another_plan_are_named(local):
-    _commit(local, 1, fingerprint="e" * 64)
+    _commit(local, 1, plan=replace(PLAN, fingerprint="e" * 64))
     with pytest.raises(RunError, match=r"commits/00001\.json belongs to another plan"):
         open_run(local.root)
 
@@ -273,10 +252,7 @@ def test_no_demand_keeps_masks_whatever_their_scores(local):
     row = replace(_row(0), masks=(good, *odd))
     storage, plan = local, replace(PLAN, n_images=1)
     storage.write("plan.json", to_json(plan))
-    name, data = _write_shard(storage, 0, "good", [row])
-    digest, tally = hashlib.sha256(data).hexdigest(), Tally.of(row)
-    commit = Commit(0, name, len(data), digest, tally, "good", plan.fingerprint)
-    storage.write(commit_file(0), to_json(commit))
+    commit_rows(storage, plan, 0, [row])
     run = open_run(local.root)
     assert [len(row.masks) for row in run.rows()] == [3]
     assert [len(row.masks) for row in run.rows(min_predicted_iou=0)] == [2]

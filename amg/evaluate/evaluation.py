@@ -20,7 +20,7 @@ from amg.evaluate.ranking import Rank
 from amg.evaluate.recall import AverageRecall, parse_limits
 from amg.evaluate.runs import Comparison, RowPlace, RunJudge, compare_shard, summarise_comparisons
 from amg.evaluate.shards import ImageScore, image_ids_by_file, score_run
-from amg.io.run_folder import PLAN
+from amg.io.run_folder import EVALUATION, PLAN
 from amg.io.storage import open_storage
 from amg.io.urls import local_path, name_of, scheme_of
 from amg.results import RunResults, open_run
@@ -81,7 +81,7 @@ class Evaluation:
 
     def keep(self) -> str:
         """Write it into the folder that was evaluated; gives where."""
-        storage, name = open_storage(self.out), f"evaluation/{self.name}.json"
+        storage, name = open_storage(self.out), f"{EVALUATION}/{self.name}.json"
         storage.write(name, self.to_json())
         return storage.url(name)
 

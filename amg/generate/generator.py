@@ -24,14 +24,14 @@ from amg.generate.memory import allow
 from amg.generate.points import crop_points
 from amg.generate.selection import select_masks
 from amg.generate.waiting import Encode, WaitingMasks
-from amg.models.interface import Candidates, Frame, PromptableModel
+from amg.models.interface import Frame, PromptableModel
 from amg.models.precision import products_in
 from amg.ops import rle
 from amg.records import ImageResult, Mask, StageSeconds
 
 
 @dataclass(frozen=True, slots=True)
-class _CropTask:
+class CropTask:
     """A crop that waits for the encoder, its prompts (N, 2), and which image it is of."""
 
     image_index: int
@@ -41,6 +41,7 @@ class _CropTask:
 
     @property
     def pixels(self) -> np.ndarray:
+        """The crop itself (h, w, 3)."""
         x0, y0, x1, y1 = self.crop.box_xyxy
         return self.image[y0:y1, x0:x1]
 
@@ -107,7 +108,7 @@ class MaskGenerator:
         for index, image in enumerate(images):
             _check_image(image, index)
         in_progress = [_ImageInProgress() for _ in images]
-        tasks = self._crop_tasks(images)
+        tasks = self.crop_tasks(images)
         with products_in(self.model.precision):
             while batch := list(islice(tasks, self.allowance.encoder_batch_size)):
                 self._process_batch(batch, in_progress)
@@ -116,7 +117,8 @@ class MaskGenerator:
             for image, progress in zip(images, in_progress, strict=True)
         ]
 
-    def _crop_tasks(self, images: Sequence[np.ndarray]) -> Iterator[_CropTask]:
+    def crop_tasks(self, images: Sequence[np.ndarray]) -> Iterator[CropTask]:
+        """The crops of images, those without prompts left out."""
         for index, image in enumerate(images):
             size_hw = image.shape[0], image.shape[1]
             config = self.config
@@ -128,9 +130,9 @@ class MaskGenerator:
             ):
                 points_xy = crop_points(crop, config)
                 if len(points_xy):
-                    yield _CropTask(index, image, crop, points_xy)
+                    yield CropTask(index, image, crop, points_xy)
 
-    def _process_batch(self, tasks: list[_CropTask], in_progress: list[_ImageInProgress]) -> None:
+    def _process_batch(self, tasks: list[CropTask], in_progress: list[_ImageInProgress]) -> None:
         """Encode crops together, then make the masks of each."""
         started = time.perf_counter()
         pixels, frames = self.model.preprocess([task.pixels for task in tasks])
@@ -146,13 +148,30 @@ class MaskGenerator:
             progress.masks_s += time.perf_counter() - started
 
     def _process_crop(
-        self, task: _CropTask, frame: Frame, features: Any
+        self, task: CropTask, frame: Frame, features: Any
     ) -> tuple[list[Mask], list[Mask]]:
         """All prompts on one crop; its duplicates removed; survivors encoded.
 
         The second list is what NMS chose from, where that is to be kept.
         """
+        waiting = WaitingMasks(self._encoder(task, frame), self.allowance.waiting_bytes)
+        for masks, logits in self.good_masks(task, frame, features):
+            waiting.add(masks, logits)
+        survivors = waiting.survivors(self.config.box_nms_thresh)
+        if not self.config.keep_candidates:
+            return _masks_in_image(waiting, survivors, task.crop), []
+        every = _masks_in_image(waiting, torch.arange(len(waiting.masks)), task.crop)
+        return [every[i] for i in survivors.tolist()], every
+
+    def good_masks(
+        self, task: CropTask, frame: Frame, features: Any
+    ) -> Iterator[tuple[MaskBatch, torch.Tensor]]:
+        """What NMS chooses from: batches of masks in the crop's pixels, and their low-res logits.
+
+        frame, features: of the crop, as the model gives them.
+        """
         config = self.config
+        size_hw = task.image.shape[0], task.image.shape[1]
         candidates = self.model.decode(
             features,
             frame,
@@ -162,27 +181,12 @@ class MaskGenerator:
             multimask_output=config.multimask_output,
             use_m2m=config.use_m2m,
         )
-        waiting = WaitingMasks(self._encoder(task, frame), self.allowance.waiting_bytes)
         for batch in candidates:
-            waiting.add(*self._filter(batch, task, frame))
-        survivors = waiting.survivors(config.box_nms_thresh)
-        if not config.keep_candidates:
-            return _masks_in_image(waiting, survivors, task.crop), []
-        every = _masks_in_image(waiting, torch.arange(len(waiting.masks)), task.crop)
-        return [every[i] for i in survivors.tolist()], every
+            self._heartbeat()
+            prompts = torch.from_numpy(task.points_xy).to(batch.level.device)
+            yield filter_candidates(batch, prompts, self.model, frame, task.crop, size_hw, config)
 
-    def _filter(
-        self, candidates: Candidates, task: _CropTask, frame: Frame
-    ) -> tuple[MaskBatch, torch.Tensor]:
-        """The good masks of a batch of prompts, in the crop's pixels, and their logits."""
-        self._heartbeat()
-        size_hw = task.image.shape[0], task.image.shape[1]
-        prompts = torch.from_numpy(task.points_xy).to(candidates.level.device)
-        return filter_candidates(
-            candidates, prompts, self.model, frame, task.crop, size_hw, self.config
-        )
-
-    def _encoder(self, task: _CropTask, frame: Frame) -> Encode:
+    def _encoder(self, task: CropTask, frame: Frame) -> Encode:
         """What draws low-res logits at full resolution, and encodes them in the image's frame."""
         size_hw = task.image.shape[0], task.image.shape[1]
         threshold = self.config.mask_threshold

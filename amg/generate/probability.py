@@ -7,12 +7,9 @@ import torch
 
 from amg.config import GeneratorConfig
 from amg.errors import ConfigError
-from amg.generate.crops import crop_image
-from amg.generate.filters import filter_candidates
-from amg.generate.generator import MaskGenerator
+from amg.generate.generator import CropTask, MaskGenerator
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
-from amg.generate.points import crop_points
 from amg.models.interface import Frame
 from amg.models.precision import products_in
 
@@ -42,40 +39,24 @@ def generate_soft(
         default = GeneratorConfig.model_fields[name].default
         if getattr(config, name) != default:
             raise ConfigError(f"{name}: must be {default} for masks with probabilities")
-    logits, frame = _surviving_logits(generator, image)
-    for index in range(len(logits)):
-        with torch.inference_mode():
-            full = generator.model.upsample(logits[index : index + 1], frame)[0].float()
-            pixels = full > config.mask_threshold
-            yield full.sigmoid().cpu().numpy(), pixels.cpu().numpy()
+    for task in generator.crop_tasks([image]):  # the image itself, if it has prompts
+        logits, frame = _surviving_logits(generator, task)
+        for index in range(len(logits)):
+            with torch.inference_mode():
+                full = generator.model.upsample(logits[index : index + 1], frame)[0].float()
+                pixels = full > config.mask_threshold
+                yield full.sigmoid().cpu().numpy(), pixels.cpu().numpy()
 
 
 @torch.inference_mode()
-def _surviving_logits(generator: MaskGenerator, image: np.ndarray) -> tuple[torch.Tensor, Frame]:
+def _surviving_logits(generator: MaskGenerator, task: CropTask) -> tuple[torch.Tensor, Frame]:
     """Low-res logits (M, h, w) of the masks that are left after the filters and NMS."""
-    model, config = generator.model, generator.config
-    size_hw = image.shape[0], image.shape[1]
-    (crop,) = crop_image(size_hw, 0, config.crop_overlap_ratio)
-    points_xy = crop_points(crop, config)
-    prompts = torch.from_numpy(points_xy)
+    model = generator.model
     with products_in(model.precision):
-        pixels, (frame,) = model.preprocess([image])
+        pixels, (frame,) = model.preprocess([task.pixels])
         (features,) = model.encode(pixels)
-        candidates = model.decode(
-            features,
-            frame,
-            points_xy,
-            config.pred_iou_thresh,
-            generator.allowance.points_per_batch,
-            multimask_output=config.multimask_output,
-            use_m2m=config.use_m2m,
-        )
-        passed = [
-            filter_candidates(
-                batch, prompts.to(batch.level.device), model, frame, crop, size_hw, config
-            )
-            for batch in candidates
-        ]
-        masks = MaskBatch.concatenate([batch for batch, _ in passed])
-        keep = suppress_duplicates(masks.boxes_xyxy, masks.predicted_iou, config.box_nms_thresh)
-        return torch.cat([logits for _, logits in passed])[keep], frame
+        passed = list(generator.good_masks(task, frame, features))
+    masks = MaskBatch.concatenate([batch for batch, _ in passed])
+    threshold = generator.config.box_nms_thresh
+    keep = suppress_duplicates(masks.boxes_xyxy, masks.predicted_iou, threshold)
+    return torch.cat([logits for _, logits in passed])[keep], frame

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from amg.errors import ConfigError, ImageError, StorageError
 from amg.io.access import connect, local_fault, remote_fault
-from amg.io.run_folder import INPUTS, PLAN
+from amg.io.run_folder import INPUTS, PAGE, PLAN
 from amg.io.urls import as_text, shown
 
 # fmt: off
@@ -22,7 +22,6 @@ IMAGE_SUFFIXES = frozenset((
 MAGIC = re.compile(r"[*?\[]")
 
 _RUN_FILES = {PLAN, INPUTS}
-_REPORT = "report"  # in a run's folder
 _SNIFF_BYTES = 32
 _HEIF_BRANDS = frozenset(b"avif avis heic heix heim heis hevc hevx mif1 msf1".split())
 _BMP_HEADER_BYTES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
@@ -196,7 +195,7 @@ def walk(folder: Folder, glob: Glob = EVERYTHING) -> Iterator[Found]:
         relative, here, places = stack.pop()
         files, folders = folder.entries(relative, not here.is_deep)
         if here is EVERYTHING and {name for name, _ in files} >= _RUN_FILES:
-            folders = [name for name in folders if name != _REPORT]
+            folders = [name for name in folders if name != PAGE]
         if here is EVERYTHING:
             files.extend((name + "/", None) for name in folders if name[0] == ".")
         for name, size in files:

@@ -9,6 +9,8 @@ OUT/plan.json             what is to be done, and with what: written when inputs
     events.jsonl          what happened; events/*.jsonl on object stores
     report.json           sums over the commits
     _SUCCESS              all shards are committed
+    report/               the page that `amg report` makes of it
+    evaluation/*.json     what `amg eval` has found
 """
 
 import json
@@ -30,6 +32,8 @@ COMMITS = "commits"
 ATTEMPTS = "attempts"
 DATA = "data"
 EVENTS = "events.jsonl"
+PAGE = "report"
+EVALUATION = "evaluation"
 REFILTERED = "refiltered"
 """In the identity of a plan: which run's rows these were made of."""
 

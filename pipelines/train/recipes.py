@@ -33,6 +33,11 @@ RECIPES: dict[str, tuple[Phase, ...]] = {
         Phase("whole", 0.50, 224, 16, 16, 1.0e-3, 4.0e-4, 1.0, 0.5),
         Phase("large", 0.35, 448, 4, 24, 3.0e-4, 1.0e-5, 0.5, 0.3),
     ),
+    # From earlier weights, on a CPU.
+    "further": (
+        Phase("middle", 0.5, 320, 16, 10, 8.0e-4, 5.0e-4, 0.4, 0.3),
+        Phase("large", 0.5, 448, 8, 12, 5.0e-4, 1.0e-5, 0.3, 0.3),
+    ),
     # From earlier weights, in about an hour of one core.
     "drawing": (Phase("drawing", 1.0, 448, 4, 12, 1.2e-3, 1.0e-5, 0.3, 0.3, draws_only=True),),
     # From earlier weights, on a GPU with 16 cores beside it, which make its scenes.

@@ -52,18 +52,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def finished(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "out"
-    make_run(folder, out).execute()
-    return out
-
-
-@pytest.fixture
-def out(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "out")
-
-
 @pytest.fixture
 def bits(finished):
     """The mask of each image, (H, W) bool, by name; of the bad one all pixels."""

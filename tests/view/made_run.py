@@ -2,21 +2,14 @@
 
 import hashlib
 import json
-import os
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from amg.io.planned import INPUTS_SCHEMA
-from amg.io.run_folder import Commit, Plan, Tally, commit_file, shard_file, to_json
 from amg.io.schema import ImageRow
-from amg.io.shards import ShardWriter
-from amg.io.sources import ImageSource
-from amg.io.storage import open_storage
 from amg.ops import rle
 from amg.records import Mask
+from benchmarks import synthetic_run
 
 SIZE_HW = (60, 90)
 HOSTILE_IDS = (
@@ -35,6 +28,16 @@ BIG, SMALL, OTHER = (
 RECTANGLES = (SMALL, BIG, OTHER)
 """Masks 0 to 2 of the first image: a part, the object around it, and one beside it."""
 SCORES = ((0.9, 0.6), (0.5, 0.95), (0.7, 0.8))
+IDENTITY = {
+    "model": {
+        "name": "nano",
+        "imgsz": None,
+        "precision": "float32",
+        "weights_sha256": "ab" * 32,
+    },
+    "generator": {"points_per_side": 24, "use_m2m": False, "point_grids": None},
+    "run": {"images_per_shard": 4, "max_image_pixels": 10**7},
+}
 
 
 def make_mask(bits, iou=0.8, stability=0.9):
@@ -94,43 +97,12 @@ def good_row(image_id, path, masks, seconds=0.1):
     return ImageRow(image_id, str(path), status, None, *SIZE_HW, "RGB", digest, masks, *stages)
 
 
-def write_run(out, rows, images_per_shard=4, n_planned=None, leave_out=(), sources=None):
+def write_run(out, rows, images_per_shard=4, leave_out=(), sources=None):
     """Write the folder of a run with these rows; `leave_out` shards are not committed."""
-    storage = open_storage(out)
-    identity = {
-        "model": {
-            "name": "nano",
-            "imgsz": None,
-            "precision": "float32",
-            "weights_sha256": "ab" * 32,
-        },
-        "generator": {"points_per_side": 24, "use_m2m": False, "point_grids": None},
-        "run": {"images_per_shard": images_per_shard, "max_image_pixels": 10**7},
-    }
-    plan = Plan("a-run", "f" * 64, identity, n_planned or len(rows), 0, images_per_shard)
-    storage.write("plan.json", to_json(plan))
-    sources = sources or [ImageSource(row.image_id, row.uri, os.fsencode(row.uri)) for row in rows]
-    with storage.staged("inputs.parquet") as staged:
-        values = [{n: getattr(source, n) for n in INPUTS_SCHEMA.names} for source in sources]
-        pq.write_table(pa.Table.from_pylist(values, schema=INPUTS_SCHEMA), staged)
-        storage.publish(staged, "inputs.parquet")
-    for shard in range(-(-len(rows) // images_per_shard)):
-        if shard not in leave_out:
-            _write_shard(storage, plan, shard, [rows[i] for i in plan.shard_rows(shard)])
+    synthetic_run.write_run(
+        out, rows, len(rows), images_per_shard, frozenset(leave_out), IDENTITY, sources
+    )
     return out
-
-
-def _write_shard(storage, plan, shard, rows):
-    name = shard_file(shard, "0a1b2c3d")
-    with storage.staged(name) as staged:
-        with ShardWriter(staged, {"amg.version": "9.8.7"}) as writer:
-            for row in rows:
-                writer.write(row)
-        data = staged.read_bytes()
-        storage.publish(staged, name)
-    digest, tally = hashlib.sha256(data).hexdigest(), Tally.total(map(Tally.of, rows))
-    commit = Commit(shard, name, len(data), digest, tally, "0a1b2c3d", plan.fingerprint)
-    storage.write(commit_file(shard), to_json(commit))
 
 
 def log_events(out, *events):

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from amg.errors import ConfigError, OutputError
 from amg.io.events import RunTimes, read_times
-from amg.io.run_folder import Commit, Plan, read_commits, require_plan
+from amg.io.run_folder import PAGE, Commit, Plan, read_commits, require_plan
 from amg.io.shards import read_metadata
 from amg.io.storage import LocalStorage, Storage, open_storage
 from amg.io.urls import local_path, scheme_of, shown
@@ -82,7 +82,7 @@ def _target(storage: Storage, folder: str | os.PathLike[str] | None) -> Path:
             raise ConfigError(
                 f"--out: give a folder here; the run is on a storage, {storage.url()}"
             )
-        target = storage.root / "report"
+        target = storage.root / PAGE
     elif scheme_of(os.fspath(folder)):
         raise ConfigError(f"--out {shown(os.fspath(folder))!r}: a report goes to a local folder")
     else:
