@@ -18,7 +18,8 @@ import typer
 
 from amg.config import load_config
 from amg.evaluate.parity import read_annotations
-from amg.evaluate.runs import Comparison, compare_images, summarise_comparisons
+from amg.evaluate.results import Comparison
+from amg.evaluate.runs import compare_images, summarise_comparisons
 from amg.generate.generator import MaskGenerator
 from amg.io.images import decode_image
 from amg.io.reading import read_bytes

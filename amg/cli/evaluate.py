@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from amg.cli.options import (
     EXIT_SOME_FAILED,
@@ -19,6 +21,8 @@ from amg.cli.options import (
 )
 from amg.errors import ConfigError, OutputError, StorageError
 from amg.evaluate.ranking import Rank
+from amg.evaluate.results import Evaluation
+from amg.evaluate.table import Listing, calibration_listing, notes, result_listings
 
 
 def evaluate(
@@ -43,7 +47,6 @@ def evaluate(
     """Say how good a run's masks are, and keep it in OUT/evaluation."""
     try:
         from amg.evaluate.evaluation import Options, evaluate  # noqa: PLC0415 - an extra
-        from amg.evaluate.table import as_table  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigError(f"amg eval needs {error.name}: `pip install '.[eval]'`") from error
 
@@ -53,7 +56,7 @@ def evaluate(
         evaluation = evaluate(
             out, against, options, lambda done, of: progress.update(task, completed=done, total=of)
         )
-    Console().print(as_table(evaluation))
+    _print(evaluation)
     if json_path is not None:
         _write(json_path, evaluation.to_json())
     try:
@@ -91,6 +94,23 @@ def edges(
     if n_left_out:
         errors.print(f"{n_left_out} of {len(sources)} photos have no edge map")
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _print(evaluation: Evaluation) -> None:
+    console = Console()
+    for note in notes(evaluation):
+        console.print(note, highlight=False)
+    for listing in result_listings(evaluation):
+        console.print(_as_table(listing))
+    if evaluation.calibration is not None:
+        console.print(_as_table(calibration_listing(evaluation.calibration)))
+
+
+def _as_table(listing: Listing) -> Table:
+    table = Table(*listing.head)
+    for row in listing.rows:
+        table.add_row(*map(escape, row))
+    return table
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ from amg.evaluate.iou import pairwise_iou, validated
 from amg.evaluate.matching import IOU_THRESHOLDS
 from amg.evaluate.ranking import Rank, ranked
 from amg.evaluate.recall import Limits, best_ious
+from amg.evaluate.results import RegionScore
 from amg.evaluate.shards import check_size
 from amg.io.schema import ImageRow
 from amg.ops import rle
@@ -30,22 +31,6 @@ class BsdsImageScore:
     best_ious: np.ndarray
     n_masks: int
     masks: ScoredMasks
-
-
-@dataclass(frozen=True, slots=True)
-class RegionScore:
-    """Over images, by the first `max_masks` masks of each (None: all).
-
-    `masks_per_image` is how many those were.
-    """
-
-    max_masks: int | None
-    n_images: int
-    n_regions: int
-    masks_per_image: float
-    covering: float
-    average_recall: float
-    mean_best_iou: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,41 +1,19 @@
 """Do a mask's scores tell how good it is? Predicted IoU and stability beside the true IoU."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
 
 from amg.evaluate.ranking import mask_scores
+from amg.evaluate.results import CalibrationBin, ScoreCalibration
 from amg.records import Mask
 
-_N_BINS = 20
+_N_BINS = 100
 
 ScoredMasks = np.ndarray
 """Of M masks: predicted IoU, stability, and the IoU with the most similar instance, (M, 3) float32.
 Numbers are all that is kept of masks, so those of a corpus fit into memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationBin:
-    """The masks whose score is at least `low` and under `high`, or 1 and more in the last bin."""
-
-    low: float
-    high: float
-    n_masks: int
-    mean_score: float
-    mean_iou: float
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreCalibration:
-    """A score against true IoU: correlations (None where one of them is constant), and bins."""
-
-    score: str
-    n_masks: int
-    pearson: float | None
-    spearman: float | None
-    bins: tuple[CalibrationBin, ...]
 
 
 def scored_masks(masks: Sequence[Mask], ious: np.ndarray) -> ScoredMasks:

@@ -10,7 +10,8 @@ from amg.evaluate.calibration import ScoredMasks, scored_masks
 from amg.evaluate.coco_truth import Annotation, CocoImage, Frequency, draw
 from amg.evaluate.iou import pairwise_iou, validated
 from amg.evaluate.ranking import Rank, ranked
-from amg.evaluate.recall import AverageRecall, Limits, RecallCounts, summarise_recall
+from amg.evaluate.recall import Limits, RecallCounts, summarise_recall
+from amg.evaluate.results import AverageRecall
 from amg.evaluate.shards import check_size
 from amg.io.schema import ImageRow
 from amg.ops import rle

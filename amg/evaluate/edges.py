@@ -16,6 +16,7 @@ from skimage.morphology import thin
 from amg.errors import EvaluationError
 from amg.evaluate.bsds_truth import read_drawings
 from amg.evaluate.edge_map import read_edge_map
+from amg.evaluate.results import EdgeScore
 from amg.evaluate.shards import map_in_processes
 
 N_THRESHOLDS = 99
@@ -60,23 +61,6 @@ class EdgeCounts:
     def precision(self) -> np.ndarray:
         """Share of ours that somebody drew, (K,)."""
         return self.right / np.maximum(self.ours, _EPSILON)
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeScore:
-    """Of all images.
-
-    `ods`: best F at one threshold for all; `ois`: F with each image's own best threshold; `ap`:
-    mean precision over recall; `r50`: recall where precision is one half.
-    """
-
-    n_images: int
-    ods: float
-    ois: float
-    ap: float
-    r50: float
-    precision: tuple[float, ...]
-    recall: tuple[float, ...]
 
 
 def score_edge_maps(

@@ -1,34 +1,29 @@
 """How good a run is: what to compare it with is seen from the path that is given."""
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from amg.errors import EvaluationError
-from amg.evaluate.bsds import BsdsJudge, RegionScore
+from amg.evaluate.bsds import BsdsJudge
 from amg.evaluate.bsds_truth import list_bsds
-from amg.evaluate.calibration import ScoreCalibration, calibrate
+from amg.evaluate.calibration import calibrate
 from amg.evaluate.coco import CocoJudge
 from amg.evaluate.coco_truth import read_coco
-from amg.evaluate.edges import EdgeScore, score_edge_maps
-from amg.evaluate.partners import PartnerCounts, Partners, TruthName, find_partners
+from amg.evaluate.edges import score_edge_maps
+from amg.evaluate.partners import Partners, TruthName, find_partners
 from amg.evaluate.ranking import Rank
-from amg.evaluate.recall import AverageRecall, parse_limits
-from amg.evaluate.runs import Comparison, RowPlace, RunJudge, compare_shard, summarise_comparisons
+from amg.evaluate.recall import parse_limits
+from amg.evaluate.results import Evaluation, Kind
+from amg.evaluate.runs import RowPlace, RunJudge, compare_shard, summarise_comparisons
 from amg.evaluate.shards import ImageScore, image_ids_by_file, score_run
-from amg.io.run_folder import EVALUATION, PLAN
+from amg.io.run_folder import PLAN
 from amg.io.storage import open_storage
-from amg.io.urls import local_path, name_of, scheme_of
 from amg.results import RunResults, open_run
 
-Kind = Literal["coco", "lvis", "bsds", "run", "edges"]
 Watch = Callable[[int, int], None]
 Score = TypeVar("Score")
-_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,58 +33,6 @@ class Options:
     rank: Rank = Rank.MEAN
     max_masks: Sequence[int] = (1, 10, 100, 1000)
     processes: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What came of a comparison; the fields that its kind does not have are None.
-
-    `fingerprint` is of the run's plan, `model` its name; a run that goes on is not complete.
-    """
-
-    kind: Kind
-    out: str
-    against: str
-    fingerprint: str | None
-    model: str | None
-    is_complete: bool
-    rank: Rank | None
-    max_masks: tuple[int, ...] | None
-    partners: PartnerCounts
-    recall: tuple[AverageRecall, ...] | None = None
-    regions: tuple[RegionScore, ...] | None = None
-    comparison: Comparison | None = None
-    edges: EdgeScore | None = None
-    calibration: tuple[ScoreCalibration, ...] | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the file that keeps it: the ground truth's, what it was compared as, and a digest.
-
-        The digest is of where the ground truth is and of the options that matter, so that only
-        the same comparison takes the place of an earlier one.
-        """
-        base = name_of(self.against.rstrip("/")).removesuffix(".json")
-        what = json.dumps([_resolved(self.against), self.rank, self.max_masks])
-        digest = hashlib.sha256(what.encode()).hexdigest()[:_DIGITS]
-        return f"{base or 'truth'}-{self.kind}-{digest}"
-
-    def to_json(self) -> bytes:
-        """All of it, as indented JSON; what is no number becomes null."""
-        text = json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
-        return (text + "\n").encode()
-
-    def keep(self) -> str:
-        """Write it into the folder that was evaluated; gives where."""
-        storage, name = open_storage(self.out), f"{EVALUATION}/{self.name}.json"
-        storage.write(name, self.to_json())
-        return storage.url(name)
-
-
-def _resolved(location: str) -> str:
-    if scheme_of(location):
-        return location.rstrip("/")
-    return str(Path(local_path(location)).expanduser().resolve())
 
 
 _DEFAULTS = Options()
@@ -250,12 +193,3 @@ def _evaluate_edges(out: str, against: str, options: Options, watch: Watch) -> E
 
 def _is_run(path: str) -> bool:
     return open_storage(path).size(PLAN) is not None
-
-
-def _finite(value: Any) -> Any:
-    """The same for JSON, which knows only finite numbers and lists."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

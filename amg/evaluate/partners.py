@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from amg.errors import EvaluationError
+from amg.evaluate.results import PartnerCounts
 
 Truth = TypeVar("Truth")
 _SHOWN = 3
@@ -18,23 +19,6 @@ class TruthName(Generic[Truth]):
     truth: Truth
     name: str
     number: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PartnerCounts:
-    """How many images were compared, and what was left out.
-
-    `n_failed` of those compared have a reason in place of masks, and count as without any.
-    `other_size` names images whose masks have not the size of the ground truth: left out too.
-    """
-
-    n_compared: int
-    n_failed: int
-    n_rows_alone: int
-    n_truth_alone: int
-    rows_alone: tuple[str, ...]
-    truth_alone: tuple[str, ...]
-    other_size: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amg.evaluate.matching import IOU_THRESHOLDS, match_ranked
+from amg.evaluate.results import AverageRecall
 
 Limits = tuple[int | None, ...]
 """How many masks of an image count, for each of K measurements; None: all."""
@@ -51,22 +52,6 @@ class RecallCounts:
         n_found = [(is_found & (taken_by < end)).sum(axis=1) for end in ends]
         best = best_ious(ious, limits)
         return RecallCounts(n_instances, np.stack(n_found, axis=1), best.sum(axis=0))
-
-
-@dataclass(frozen=True, slots=True)
-class AverageRecall:
-    """Recall of a group of instances by the first `max_masks` masks of each image (None: all).
-
-    `average_recall` is the mean of `recall` over IoU 0.5, 0.55, ..., 0.95; `mean_best_iou` is over
-    instances, of the most similar mask's IoU. All are None for a group without instances.
-    """
-
-    group: str
-    n_instances: int
-    max_masks: int | None
-    average_recall: float | None
-    mean_best_iou: float | None
-    recall: tuple[float, ...] | None
 
 
 def summarise_recall(group: str, counts: RecallCounts, limits: Limits) -> list[AverageRecall]:

@@ -5,7 +5,7 @@ those that are. The other run is the reference.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from amg.evaluate.iou import pairwise_iou, validated
 from amg.evaluate.matching import match_pairs
 from amg.evaluate.parity import MIN_IOU_FOUND, ParityReport, compare_masks
+from amg.evaluate.results import Comparison, ImageDifference
 from amg.evaluate.shards import ImageScore, ShardTask, check_size, score_shard
 from amg.io.schema import ImageRow
 from amg.io.shards import read_rows
@@ -55,46 +56,6 @@ class ImageComparison:
     def n_extra(self) -> int:
         """Masks of ours that the reference has no partner for."""
         return self.parity.n_ours - len(self.matched_ious)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDifference:
-    """How many masks of an image have no partner in the other run."""
-
-    image_id: str
-    n_reference: int
-    n_ours: int
-    n_missing: int
-    n_extra: int
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Sums over images.
-
-    `n_exact` images are the same but for rounding, `n_identical` masks equal at the same place.
-    `n_found`: masks of the reference with one of IoU 0.9 or more among ours. `n_matched`: one to
-    one and half or more; `n_missing` and `n_extra` have no such partner among ours and among the
-    reference's. The quantiles are of best IoUs over the reference's masks. `worst`: the images
-    with most masks without partner.
-    """
-
-    n_images: int
-    n_exact: int
-    n_reference: int
-    n_ours: int
-    n_identical: int
-    n_found: int
-    n_matched: int
-    n_missing: int
-    n_extra: int
-    mean_matched_iou: float | None
-    mean_best_iou: float | None
-    best_iou_quantiles: Mapping[float, float]
-    min_twin_iou: float
-    max_score_difference: float
-    max_box_difference_px: float
-    worst: tuple[ImageDifference, ...]
 
 
 @dataclass(frozen=True, slots=True)

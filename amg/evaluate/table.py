@@ -1,81 +1,114 @@
-"""An evaluation as tables for people."""
+"""An evaluation in words and tables, for a terminal and for the report page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from amg.evaluate.results import (
+    AverageRecall,
+    Comparison,
+    EdgeScore,
+    Evaluation,
+    PartnerCounts,
+    RegionScore,
+    ScoreCalibration,
+)
 
-from amg.evaluate.bsds import RegionScore
-from amg.evaluate.calibration import ScoreCalibration
-from amg.evaluate.edges import EdgeScore
-from amg.evaluate.evaluation import Evaluation
-from amg.evaluate.partners import PartnerCounts
-from amg.evaluate.recall import AverageRecall
-from amg.evaluate.runs import Comparison
-
-
-def as_table(evaluation: Evaluation) -> RenderableType:
-    """What to print of an evaluation."""
-    return Group(*_parts(evaluation))
+_MOST_BINS = 20
 
 
-def _parts(evaluation: Evaluation) -> Iterator[RenderableType]:
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A table: what its columns are called, and its cells, row by row."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def notes(evaluation: Evaluation) -> Iterator[str]:
+    """How many images were compared, and what was left out, a sentence each."""
     yield from _notes(evaluation.partners, evaluation.is_complete)
+
+
+def result_listings(evaluation: Evaluation) -> Iterator[Listing]:
+    """What came of it, calibration apart."""
     if evaluation.recall is not None:
-        yield _recall_table(evaluation.recall)
+        yield _recall_listing(evaluation.recall)
     if evaluation.regions is not None:
-        yield _region_table(evaluation.regions)
+        yield _region_listing(evaluation.regions)
     if evaluation.comparison is not None:
-        yield _comparison_table(evaluation.comparison)
+        yield _comparison_listing(evaluation.comparison)
     if evaluation.edges is not None:
-        yield _edge_table(evaluation.edges)
-    if evaluation.calibration is not None:
-        yield _calibration_table(evaluation.calibration)
+        yield _edge_listing(evaluation.edges)
+
+
+def calibration_listing(scores: Sequence[ScoreCalibration]) -> Listing:
+    """Scores beside true IoU, and how they go together."""
+    rows: list[list[str]] = []
+    for score in scores:
+        correlations = f"{_share(score.pearson)}, {_share(score.spearman)}"
+        rows.append([score.score, str(score.n_masks), "", "", correlations])
+        rows += [
+            [
+                f"  {part.low:.2f} to {part.high:.2f}",
+                str(part.n_masks),
+                _share(part.mean_score),
+                _share(part.mean_iou),
+                "",
+            ]
+            for part in score.wider_bins(_MOST_BINS)
+        ]
+    head = ("score against true IoU", "masks", "mean score", "mean IoU", "Pearson, Spearman")
+    return Listing(head, rows)
 
 
 def _notes(partners: PartnerCounts, is_complete: bool) -> Iterator[str]:
-    yield f"{partners.n_compared} images compared"
+    yield f"{_images(partners.n_compared)} compared."
     if not is_complete:
         yield "The run is not complete: images without a row yet are left out."
     if partners.n_failed:
-        yield f"{partners.n_failed} of them failed, and count as without masks."
+        yield f"{partners.n_failed} of them failed: they count as without masks."
     if partners.n_rows_alone:
-        yield f"{partners.n_rows_alone} images are not in what they are compared with: left out."
+        yield f"Left out: {_images(partners.n_rows_alone)} that the other side has not."
     if partners.n_truth_alone:
-        yield f"{partners.n_truth_alone} images of what it is compared with have no row: left out."
+        yield f"Left out: {_images(partners.n_truth_alone)} of the other side without a row here."
     if partners.other_size:
-        yield f"{len(partners.other_size)} images are of another size there: left out."
+        yield f"Left out: {_images(len(partners.other_size))} of another size there."
 
 
-def _recall_table(lines: tuple[AverageRecall, ...]) -> Table:
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
+def _recall_listing(lines: Sequence[AverageRecall]) -> Listing:
     """A row for each group of instances, columns for AR and mean best IoU at each limit."""
     limits = [line.max_masks for line in lines if line.group == lines[0].group]
-    table = Table("instances", "n", *(f"AR@{_limit(limit)}" for limit in limits), "mean best IoU")
+    rows: list[list[str]] = []
     for start in range(0, len(lines), len(limits)):
         group = lines[start : start + len(limits)]
         recalls = [_share(line.average_recall) for line in group]
         best = _share(group[-1].mean_best_iou)
-        table.add_row(group[0].group, str(group[0].n_instances), *recalls, best)
-    return table
+        rows.append([group[0].group, str(group[0].n_instances), *recalls, best])
+    head = ["instances", "n", *(f"AR@{_limit(limit)}" for limit in limits), "mean best IoU"]
+    return Listing(head, rows)
 
 
-def _region_table(lines: tuple[RegionScore, ...]) -> Table:
-    table = Table("masks", "a photo", "covering", "AR", "mean best IoU")
-    for line in lines:
-        table.add_row(
+def _region_listing(lines: Sequence[RegionScore]) -> Listing:
+    rows = [
+        [
             _limit(line.max_masks),
             f"{line.masks_per_image:.0f}",
             _share(line.covering),
             _share(line.average_recall),
             _share(line.mean_best_iou),
-        )
-    return table
+        ]
+        for line in lines
+    ]
+    return Listing(["masks", "a photo", "covering", "AR", "mean best IoU"], rows)
 
 
-def _comparison_table(comparison: Comparison) -> Table:
-    table = Table("masks", "", title="the other run is the reference", title_justify="left")
-    rows = {
-        "reference": comparison.n_reference,
+def _comparison_listing(comparison: Comparison) -> Listing:
+    values = {
+        "of the reference": comparison.n_reference,
         "ours": comparison.n_ours,
         "identical, at the same place": comparison.n_identical,
         "of the reference, found with IoU 0.9": comparison.n_found,
@@ -86,26 +119,13 @@ def _comparison_table(comparison: Comparison) -> Table:
         "mean best IoU of the reference's": _share(comparison.mean_best_iou, 4),
         "images exact but for rounding": f"{comparison.n_exact} of {comparison.n_images}",
     }
-    for name, value in rows.items():
-        table.add_row(name, str(value))
-    return table
+    rows = [[name, str(value)] for name, value in values.items()]
+    return Listing(["masks; the other run is the reference", ""], rows)
 
 
-def _edge_table(score: EdgeScore) -> Table:
-    table = Table("ODS", "OIS", "AP", "R50")
-    table.add_row(*(_share(value) for value in (score.ods, score.ois, score.ap, score.r50)))
-    return table
-
-
-def _calibration_table(scores: tuple[ScoreCalibration, ...]) -> Table:
-    table = Table("score against true IoU", "masks", "mean score", "mean IoU", "Pearson, Spearman")
-    for score in scores:
-        correlations = f"{_share(score.pearson)}, {_share(score.spearman)}"
-        table.add_row(score.score, str(score.n_masks), "", "", correlations)
-        for part in score.bins:
-            numbers = f"{part.n_masks}", _share(part.mean_score), _share(part.mean_iou)
-            table.add_row(f"  {part.low:.2f} to {part.high:.2f}", *numbers)
-    return table
+def _edge_listing(score: EdgeScore) -> Listing:
+    values = (score.ods, score.ois, score.ap, score.r50)
+    return Listing(["ODS", "OIS", "AP", "R50"], [[_share(value) for value in values]])
 
 
 def _limit(limit: int | None) -> str:

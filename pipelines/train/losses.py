@@ -14,7 +14,7 @@ import torch.nn.functional as F
 def pairwise_mask_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    balance: float,
+    balance: float | torch.Tensor,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy plus dice of every mask with every region, (N, M, G).

@@ -23,11 +23,11 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 import torch
 import typer
@@ -51,6 +51,7 @@ from pipelines.train.prompts import MASK_STRIDE, TrainingBatch, stream_batches
 from pipelines.train.recipes import RECIPES, Phase
 
 logger = logging.getLogger(__name__)
+Step = TypeVar("Step", bound=Callable[..., object])
 _LEVELS = 3
 _WEIGHT_DECAY = 0.03
 _MUON_MOMENTUM = 0.95
@@ -111,13 +112,9 @@ class Trainer:
         self.parameters = [*self.model.parameters(), *self.likeness.parameters()]
         self.optimizers = _make_optimizers(self.model, self.likeness)
         self.progress = Progress()
-        self._encode_pixels, self._draw_masks = self.model.encode_batch, self._draw
-        self._mask_loss = _mask_and_score_loss
-        if settings.compile:
-            self._encode_pixels, self._draw_masks, self._mask_loss = (
-                torch.compile(step, dynamic=False)
-                for step in (self._encode_pixels, self._draw_masks, self._mask_loss)
-            )
+        self._encode_pixels = _compiled(self.model.encode_batch, settings.compile)
+        self._draw_masks = _compiled(self._draw, settings.compile)
+        self._mask_loss = _compiled(_mask_and_score_loss, settings.compile)
         self._called_at = time.monotonic()
 
     def run(self) -> None:
@@ -187,8 +184,10 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = lr * warm_up
         balance = phase.balance_start + (phase.balance_end - phase.balance_start) * done
+        # A tensor, or every new number would be compiled for.
+        at_balance = torch.tensor(balance, device=self.device)
         objective = self._affinity_loss if phase.name == "affinity" else self._whole_loss
-        loss, metrics = objective(batch, balance)
+        loss, metrics = objective(batch, at_balance)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -231,7 +230,7 @@ class Trainer:
         return self._encode_pixels(pixels.contiguous(memory_format=torch.channels_last))
 
     def _affinity_loss(
-        self, batch: TrainingBatch, balance: float
+        self, batch: TrainingBatch, balance: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with self._half_precision():
             embedding, *high_res = self._encode(batch)
@@ -248,7 +247,7 @@ class Trainer:
         return pairwise.diagonal(dim1=1, dim2=2).mean(), {"iou": iou}
 
     def _whole_loss(
-        self, batch: TrainingBatch, balance: float
+        self, batch: TrainingBatch, balance: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         # A CPU's caches hold one image's prompts; a GPU wants all at once.
         n_at_once = 1 if self.device.type == "cpu" else len(batch.images)
@@ -321,6 +320,10 @@ class Trainer:
         self.progress = Progress(**state["progress"])
 
 
+def _compiled(step: Step, wanted: bool) -> Step:
+    return cast(Step, torch.compile(step, dynamic=False)) if wanted else step
+
+
 def _make_optimizers(model: nn.Module, likeness: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the linear layers' matrices, which are two thirds of the model; AdamW for the rest.
 
@@ -343,7 +346,7 @@ def _make_optimizers(model: nn.Module, likeness: nn.Module) -> list[torch.optim.
 
 
 def _mask_and_score_loss(
-    logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, balance: float
+    logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, balance: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Logits (N, 4, P), scores (N, 4), targets (N, 3, P): all masks drawn, all scores right."""
     weights = border_weights(targets, _BORDER_GAIN)

@@ -17,14 +17,19 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from amg.errors import ConfigError, OutputError
+from amg.evaluate.ranking import Rank
+from amg.evaluate.results import Evaluation, read_evaluations
+from amg.evaluate.table import Listing, notes, result_listings
 from amg.io.events import RunTimes, read_times
 from amg.io.run_folder import PAGE, Commit, Plan, read_commits, require_plan
 from amg.io.shards import read_metadata
 from amg.io.storage import LocalStorage, Storage, open_storage
 from amg.io.urls import local_path, scheme_of, shown
 from amg.view.report import DEFAULT_IMAGES, words
+from amg.view.report.calibration import draw_calibration
 from amg.view.report.charts import draw_charts
 from amg.view.report.gallery import Item, write_gallery
+from amg.view.report.plots import Chart
 from amg.view.report.sampling import Choice, choose, n_extremes
 from amg.view.report.summary import Summary, summarize
 
@@ -33,6 +38,13 @@ _ASSETS = ("report.css", "report.js")
 _TEMPLATES = Path(__file__).parent / "templates"
 _MARK = '<meta name="generator" content="amg report">'
 """By this a folder is known for a report, which may be replaced."""
+
+_KINDS = {"coco": "COCO", "lvis": "LVIS", "bsds": "BSDS500", "run": "a run", "edges": "edges"}
+_RANKS = {
+    Rank.PREDICTED_IOU: "predicted IoU",
+    Rank.STABILITY: "stability score",
+    Rank.MEAN: "the mean of predicted IoU and stability score",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,18 @@ class Report:
     n_unreadable: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """An evaluation as the page shows it."""
+
+    title: str
+    against: str
+    rank: str | None
+    notes: list[str]
+    listings: list[Listing]
+    charts: list[Chart]
+
+
 def write_report(
     out: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
@@ -52,20 +76,23 @@ def write_report(
 ) -> Report:
     """Write the report of a run, finished or not, to `folder`; default: OUT/report if it is local.
 
-    Raises RunError for a folder without a plan, ShardError for damaged shards, StorageError where
-    the run cannot be read, ConfigError and OutputError for a folder that cannot be used.
+    What `amg eval` has kept in the folder is shown too. Raises RunError for a folder without a
+    plan, EvaluationError for a result that cannot be read, ShardError for damaged shards,
+    StorageError where the run cannot be read, ConfigError and OutputError for a folder that
+    cannot be used.
     """
     storage = open_storage(out)
     plan = require_plan(storage)
     target = _target(storage, folder)
     commits = read_commits(storage, plan)
+    evaluations = read_evaluations(storage, plan.fingerprint)
     summary = summarize(storage, plan, commits, n_extremes(n_images))
     committed = [plan.shard_rows(shard) for shard in commits]
     choice = choose(committed, summary.extremes, n_images)
     try:
         with _replaced(target) as building:
             items = write_gallery(building, storage, plan, commits, choice)
-            page = _render(storage, plan, commits, summary, choice, items)
+            page = _render(storage, plan, commits, summary, choice, items, evaluations)
             (building / _PAGE).write_text(page, encoding="utf-8")
             for name in _ASSETS:
                 shutil.copyfile(_TEMPLATES / name, building / name)
@@ -124,6 +151,7 @@ def _render(
     summary: Summary,
     choice: Choice,
     items: list[Item],
+    evaluations: list[Evaluation],
 ) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -147,6 +175,7 @@ def _render(
         summary=summary,
         times=times,
         charts=draw_charts(summary),
+        evaluations=[_judged(i, evaluation) for i, evaluation in enumerate(evaluations)],
         choice=choice,
         items=items,
         n_unreadable=sum(item.note is not None for item in items),
@@ -155,6 +184,20 @@ def _render(
         parameters=_parameters(plan.identity["generator"]),
         version=version("amg"),
         made=time.time(),
+    )
+
+
+def _judged(number: int, evaluation: Evaluation) -> _Judged:
+    charts = [
+        draw_calibration(f"{score.score}-{number}", score) for score in evaluation.calibration or ()
+    ]
+    return _Judged(
+        title=f"{evaluation.truth_name} ({_KINDS[evaluation.kind]})",
+        against=shown(evaluation.against),
+        rank=_RANKS[evaluation.rank] if evaluation.rank else None,
+        notes=list(notes(evaluation)),
+        listings=list(result_listings(evaluation)),
+        charts=[chart for chart in charts if chart is not None],
     )
 
 

@@ -7,33 +7,35 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from amg.view.report.counting import Histogram, Int64s
-from amg.view.report.words import short_number
+from amg.view.report.words import short_number, whole_number
 
 WIDTH = 400
 LEFT, RIGHT = 36, 384
-_TOP, _BOTTOM = 16, 26
-_PANEL_HEIGHT = 148
-_SMALL_PANEL_HEIGHT = 40
-_PANEL_GAP = 22
-_GAP = 1  # between bars
+TOP, BOTTOM = 16, 26
+PANEL_HEIGHT = 148
+SMALL_PANEL_HEIGHT = 40
+PANEL_GAP = 22
+GAP = 1  # between bars
 _MAX_BARS = 40
 _FEW_TICKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar, what it counts, and how often that was."""
+    """A bar, the values it stands for, and its amount as a number and in words."""
 
     x: float
     y: float
     width: float
     height: float
     label: str
-    count: int
+    amount: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +48,24 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Bars on one base line, under name and median if the chart has several."""
+    """Bars on one base line, under name and note if the chart has several panels.
+
+    `measure` says what a bar's amount is. `diagonal` (x1, y1, x2, y2) is a line to compare with.
+    """
 
     name: str
-    median: str
+    note: str
+    measure: str
     top: float
     base: float
     bars: list[Bar]
     y_ticks: list[Tick]
+    diagonal: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing of histograms that share an x axis."""
+    """A drawing of panels that share an x axis."""
 
     key: str
     title: str
@@ -104,26 +111,37 @@ def draw(
     low, high = scale.forward(first), scale.forward(last)
 
     def place(value: float) -> float:
-        share = (scale.forward(value) - low) / (high - low)
-        return round(LEFT + share * (RIGHT - LEFT), 2)
+        return x_place(scale.forward(value), low, high)
 
     is_single = len(histograms) == 1
-    panel_height = _PANEL_HEIGHT if is_single else _SMALL_PANEL_HEIGHT
-    panels, top = [], float(_TOP)
+    panel_height = PANEL_HEIGHT if is_single else SMALL_PANEL_HEIGHT
+    panels, top = [], float(TOP)
     for name, histogram in histograms.items():
         counts = np.array([histogram.counts[a:b].sum() for a, b in pairwise(cuts)])
         base = top + panel_height
         ends = [(float(edges[a]), float(edges[b])) for a, b in pairwise(cuts)]
-        bars = _bars(counts, ends, place, scale, panel_height, base)
+        bars = _bars(counts, ends, place, scale, (top, base))
         ticks = _y_ticks(int(counts.max()), panel_height, base) if is_single else []
-        panels.append(Panel(name, _median(histogram, scale), top, base, bars, ticks))
-        top = base + _PANEL_GAP
-    height = panels[-1].base + _BOTTOM
-    x_ticks = [Tick(place(v), scale.words(v)) for v in _x_values(first, last, scale)]
+        panels.append(Panel(name, _median(histogram, scale), "Count", top, base, bars, ticks))
+        top = base + PANEL_GAP
+    height = panels[-1].base + BOTTOM
+    x_ticks = [Tick(place(v), scale.words(v)) for v in x_values(first, last, scale)]
     names = [f"{name}: " if not is_single else "" for name in histograms]
     ranges = [_range(histogram, scale) for histogram in histograms.values()]
     description = "; ".join(map("".join, zip(names, ranges, strict=True)))
     return Chart(key, title, unit, description, height, panels, x_ticks)
+
+
+def x_place(value: float, low: float, high: float) -> float:
+    """Where a value is on an axis from low to high."""
+    return round(LEFT + (value - low) / (high - low) * (RIGHT - LEFT), 2)
+
+
+def bar(ends: tuple[float, float], share: float, panel: tuple[float, float], **words: Any) -> Bar:
+    """A bar between two places, `share` of the panel (top, base) high: at least to be seen."""
+    (begin, end), (top, base) = ends, panel
+    height = round(max(share * (base - top), 1.0), 2)
+    return Bar(begin, base - height, max(end - begin - GAP, GAP), height, **words)
 
 
 def _span(all_counts: Sequence[Int64s]) -> range | None:
@@ -150,17 +168,21 @@ def _bars(
     ends: Sequence[tuple[float, float]],
     place: Callable[[float], float],
     scale: Scale,
-    panel_height: float,
-    base: float,
+    panel: tuple[float, float],
 ) -> list[Bar]:
-    most = max(1, int(counts.max()))
-    bars = []
-    for (begin, end), count in zip(ends, counts.tolist(), strict=True):
-        x = place(begin)
-        width = max(place(end) - x - _GAP, _GAP)
-        height = round(max(count / most * panel_height, 1.0 if count else 0.0), 2)
-        bars.append(Bar(x, base - height, width, height, scale.span(begin, end), count))
-    return bars
+    most = int(counts.max())
+    return [
+        bar(
+            (place(begin), place(end)),
+            count / most,
+            panel,
+            label=scale.span(begin, end),
+            amount=count,
+            text=whole_number(count),
+        )
+        for (begin, end), count in zip(ends, counts.tolist(), strict=True)
+        if count
+    ]
 
 
 def _y_ticks(most: int, panel_height: float, base: float) -> list[Tick]:
@@ -173,7 +195,7 @@ def _y_ticks(most: int, panel_height: float, base: float) -> list[Tick]:
     ]
 
 
-def _x_values(low: float, high: float, scale: Scale) -> list[float]:
+def x_values(low: float, high: float, scale: Scale) -> list[float]:
     """Round values on the axis: powers of ten where it is logarithmic."""
     if not scale.is_log:
         size = 10.0 ** math.floor(math.log10(high - low)) / 10

@@ -1,0 +1,146 @@
+"""What `amg eval` has kept, on the report page."""
+
+import html
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from amg.errors import EvaluationError
+from amg.evaluate.calibration import calibrate
+from amg.evaluate.results import (
+    Comparison,
+    Evaluation,
+    ImageDifference,
+    PartnerCounts,
+    RegionScore,
+    read_evaluations,
+)
+from amg.io.storage import open_storage
+from amg.view.report.build import write_report
+from amg.view.report.calibration import draw_calibration
+from amg.view.report.plots import LEFT, RIGHT
+from benchmarks.synthetic_run import FINGERPRINT
+from tests.view.made_run import blob_masks, good_row, write_image, write_run
+
+SCORES = np.random.default_rng(0).beta(5, 2, (400, 3))
+
+
+@pytest.fixture
+def out(tmp_path):
+    image = write_image(tmp_path / "images" / "image.png")
+    return write_run(tmp_path / "out", [good_row("a.png", image, blob_masks(1, 3))])
+
+
+def _evaluation(out, **changes):
+    return replace(
+        Evaluation(
+            kind="bsds",
+            out=str(out),
+            against="/data/people & <others>",
+            fingerprint=FINGERPRINT,
+            model="nano",
+            is_complete=True,
+            rank="mean",
+            max_masks=(150,),
+            partners=PartnerCounts(1, 0, 0, 2, (), ("b", "c"), ()),
+            regions=(RegionScore(150, 1, 7, 3, 0.4321, 0.1234, 0.5),),
+            calibration=tuple(calibrate([SCORES])),
+        ),
+        **changes,
+    )
+
+
+def _page(out):
+    return write_report(out).page.read_text()
+
+
+def _words(page):
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+def test_results_are_on_the_page(out):
+    _evaluation(out).keep()
+    page = _page(out)
+    assert page.count('<section id="quality"') == 1
+    assert "<others>" not in page
+    words = _words(page)
+    for said in (
+        "Against people & <others> (BSDS500)",
+        "1 image compared. Left out: 2 images of the other side without a row here.",
+        "Masks are ranked by the mean of predicted IoU and stability score.",
+        "150 3 0.432 0.123 0.500",
+        "400 in all",
+    ):
+        assert said in words, said
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_comparison_of_runs_is_a_table_without_charts(out):
+    numbers = dict.fromkeys(Comparison.__dataclass_fields__, 1)
+    worst = (ImageDifference("a.png", 1, 1, 0, 0),)
+    comparison = Comparison(**numbers | {"best_iou_quantiles": {0.5: 0.75}, "worst": worst})
+    of_runs = {"kind": "run", "rank": None, "regions": None, "calibration": None}
+    kept = _evaluation(out, **of_runs, comparison=comparison)
+    kept.keep()
+    assert read_evaluations(open_storage(out), FINGERPRINT) == [kept]
+    assert "images exact but for rounding 1 of 1" in _words(_page(out))
+    assert "and true IoU" not in _page(out)
+
+
+def test_what_is_kept_is_read_back(out):
+    kept = _evaluation(out)
+    kept.keep()
+    assert read_evaluations(open_storage(out), FINGERPRINT) == [kept]
+
+
+@pytest.mark.parametrize("fingerprint", ["e" * 64, None])
+def test_results_of_another_plan_are_not_shown(out, fingerprint):
+    _evaluation(out, fingerprint=fingerprint).keep()
+    assert 'id="quality"' not in _page(out)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"{", "the file: Invalid JSON"), (b"", "Invalid JSON"), (b'{"kind": "dogs"}', "kind: Input")],
+)
+def test_a_result_that_cannot_be_read_is_named(out, data, said):
+    (out / "evaluation").mkdir()
+    (out / "evaluation" / "odd.json").write_bytes(data)
+    with pytest.raises(EvaluationError, match=r"evaluation/odd\.json: .*" + said):
+        write_report(out)
+    assert not (out / "report").exists()
+
+
+def test_bars_are_mean_ious_beside_the_line_of_equals():
+    scores = np.array([[0.5, 0, 0.25], [0.6, 0, 0.5], [0.605, 0, 1.0], [0.69, 0, 0.0]])
+    chart = draw_calibration("key", calibrate([scores])[0])
+    ious, counts = chart.panels
+    assert [(bar.label, bar.text) for bar in ious.bars] == [
+        ("0.50 to 0.51", "0.25"),
+        ("0.60 to 0.61", "0.75"),
+        ("0.69 to 0.70", "0.00"),
+    ]
+    assert [bar.text for bar in counts.bars] == ["1", "2", "1"]
+    whole = ious.base - ious.top
+    assert [bar.height / whole for bar in ious.bars[:2]] == pytest.approx([0.25, 0.75], abs=0.01)
+    x1, y1, x2, y2 = ious.diagonal
+    assert (x1, x2) == (LEFT, RIGHT)
+    heights = [(ious.base - y) / whole for y in (y1, y2)]
+    assert heights == pytest.approx([0.5, 0.7], abs=0.01)
+    for panel in chart.panels:
+        assert panel.base < chart.height
+        for bar in panel.bars:
+            assert bar.x >= LEFT
+            assert bar.x + bar.width <= RIGHT
+            assert bar.y + bar.height == pytest.approx(panel.base)
+    assert chart.description == "Spearman's correlation -0.20, Pearson's -0.18"
+
+
+def test_scores_that_are_all_the_same_have_no_correlation():
+    (predicted, _) = calibrate([np.full((3, 3), 0.5)])
+    chart = draw_calibration("key", predicted)
+    assert chart.description == "one of them is the same for all masks"
+    assert draw_calibration("key", calibrate([])[0]) is None
