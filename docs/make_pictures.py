@@ -1,8 +1,9 @@
-"""The pictures of docs/filters.md, by the built-in model on photos inside scikit-image's wheel.
+"""The pictures of README.md and docs/filters.md, by the built-in model on scikit-image's photos.
 
     python docs/make_pictures.py
 
-Each is a pair: what comes by default, and what comes with an option.
+The README's are photos beside their masks. Those of filters are pairs too: what comes by default,
+and what comes with an option.
 """
 
 from pathlib import Path
@@ -21,15 +22,17 @@ from amg.models.load import load_model
 from amg.records import ImageResult, Mask
 from amg.view.overlay import beside, draw_overlay
 
-FOLDER = Path(__file__).parent / "filters"
+FOLDER = Path(__file__).parent
 _WIDTH_PX = 900
+_DEMO_COLUMNS = (("astronaut", "camera"), ("coffee", "cat", "rocket"))
+_DEMO_COLUMN_PX = 640
 _QUALITY = 80
 
 
 def main() -> None:
     """Write all pictures."""
-    FOLDER.mkdir(exist_ok=True)
     model = load_model("nano", device="cpu")
+    _save_demo(model)
     photo = skimage.data.astronaut()
     generator = MaskGenerator(model, GeneratorConfig(keep_candidates=True))
     result, config = generator.generate(photo), generator.config
@@ -49,6 +52,29 @@ def main() -> None:
     _save("parents", *(draw_overlay(photo, family, chosen=c) for c in (roots, children)))
     _save("points", *(_draw_points(skimage.data.coffee()[60:300], f) for f in (False, True)))
     _save("crops", *(_segment_crops(model, photo, skip) for skip in (False, True)))
+
+
+def _save_demo(model: object) -> None:
+    """Photos of `make demo` beside their masks, in columns of one width."""
+    generator = MaskGenerator(model)
+    columns = [
+        np.vstack([_photo_and_masks(generator, name) for name in names]) for names in _DEMO_COLUMNS
+    ]
+    height = max(len(column) for column in columns)
+    padded = [
+        np.pad(c, ((0, height - len(c)), (0, 0), (0, 0)), constant_values=255) for c in columns
+    ]
+    Image.fromarray(np.hstack(padded)).save(FOLDER / "demo.jpg", quality=_QUALITY, optimize=True)
+
+
+def _photo_and_masks(generator: MaskGenerator, name: str) -> np.ndarray:
+    """One of scikit-image's photos beside its masks, with a white margin to the right and below."""
+    photo = getattr(skimage.data, name)()
+    photo = photo if photo.ndim == 3 else np.repeat(photo[..., None], 3, axis=2)
+    pair = beside(photo, draw_overlay(photo, generator.generate(photo).masks))
+    height = round(len(pair) * _DEMO_COLUMN_PX / pair.shape[1])
+    small = cv2.resize(pair, (_DEMO_COLUMN_PX, height), interpolation=cv2.INTER_AREA)
+    return np.pad(small, ((0, 8), (0, 8), (0, 0)), constant_values=255)
 
 
 def _refiltered(
@@ -78,7 +104,7 @@ def _segment_crops(model: object, photo: np.ndarray, skip: bool) -> np.ndarray:
 def _save(name: str, before: np.ndarray, after: np.ndarray) -> None:
     picture = Image.fromarray(beside(before, after))
     picture.thumbnail((_WIDTH_PX, _WIDTH_PX))
-    picture.save(FOLDER / f"{name}.jpg", quality=_QUALITY, optimize=True)
+    picture.save(FOLDER / "filters" / f"{name}.jpg", quality=_QUALITY, optimize=True)
 
 
 if __name__ == "__main__":
