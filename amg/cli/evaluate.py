@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from amg.cli.options import (
@@ -19,6 +18,7 @@ from amg.cli.options import (
     errors,
     resolve_config,
 )
+from amg.cli.progress import CountDisplay
 from amg.errors import ConfigError, OutputError, StorageError
 from amg.evaluate.ranking import Rank
 from amg.evaluate.results import Evaluation
@@ -51,11 +51,8 @@ def evaluate(
         raise ConfigError(f"amg eval needs {error.name}: `pip install '.[eval]'`") from error
 
     options = Options(rank, _parse_max_masks(max_masks), processes)
-    with _bar() as progress:
-        task = progress.add_task("images", total=None)
-        evaluation = evaluate(
-            out, against, options, lambda done, of: progress.update(task, completed=done, total=of)
-        )
+    with CountDisplay(errors) as display:
+        evaluation = evaluate(out, against, options, display.update)
     _print(evaluation)
     if json_path is not None:
         _write(json_path, evaluation.to_json())
@@ -84,13 +81,12 @@ def edges(
     config = resolve_config(None, [*PROTOCOL, *(set_ or ())], model=named)
     sources = list(list_sources(photos))
     n_left_out = 0
-    with _bar() as progress:
-        for photo in progress.track(
-            draw_edges(config, sources, out), total=len(sources), description="photos"
-        ):
+    with CountDisplay(errors) as display:
+        for done, photo in enumerate(draw_edges(config, sources, out), start=1):
             n_left_out += photo.problem is not None
             text = f"warning: left out: {photo.problem}" if photo.problem else str(photo.path)
             errors.print(text, markup=False, soft_wrap=True)
+            display.update(done, len(sources), "photos")
     if n_left_out:
         errors.print(f"{n_left_out} of {len(sources)} photos have no edge map")
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -130,8 +126,3 @@ def _parse_max_masks(text: str) -> list[int]:
     if min(numbers) < 1:
         raise ConfigError(f"--max-masks {text!r}: expected numbers from 1 on")
     return numbers
-
-
-def _bar() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()
-    return Progress(*columns, TimeRemainingColumn(), console=errors)

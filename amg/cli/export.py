@@ -1,15 +1,11 @@
 """`amg export`: a run's masks for the tools that people already use."""
 
-import time
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from amg.cli.options import EXIT_SOME_FAILED, RunArgument, errors
-
-_LINE_EVERY_S = 10
+from amg.cli.progress import CountDisplay
 
 
 def export(
@@ -76,7 +72,7 @@ def _export(run: str, to: str, folder: str, options: dict[str, Any]) -> None:
     if not results.is_complete:
         n_there, n_all = len(results.commits), results.plan.n_shards
         errors.print(f"the run is not complete: {n_there} of {n_all} shards are exported")
-    with _Display(errors) as display:
+    with CountDisplay(errors) as display:
         report = write(results, to, folder, progress=display.update, **options)
     summary = f"{report.images} images, {report.masks} masks: {folder}"
     errors.print(summary, markup=False, soft_wrap=True)
@@ -90,26 +86,3 @@ def _export(run: str, to: str, folder: str, options: dict[str, Any]) -> None:
         for problem in report.problems:
             errors.print(f"  {problem}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_SOME_FAILED)
-
-
-class _Display:
-    """A bar on a terminal, elsewhere a line every ten seconds."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("images", total=None)
-        self._said = time.monotonic()
-
-    def __enter__(self) -> "_Display":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def update(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
-        if not self._console.is_terminal and time.monotonic() - self._said > _LINE_EVERY_S:
-            self._said = time.monotonic()
-            self._console.print(f"{done}/{total} images")

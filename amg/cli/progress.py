@@ -1,4 +1,4 @@
-"""How a run is shown while it goes: a bar on a terminal, elsewhere a line every ten seconds."""
+"""How work is shown while it goes on: a bar on a terminal, elsewhere a line every ten seconds."""
 
 import json
 import time
@@ -6,7 +6,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from amg.errors import ConfigError
 from amg.io.schema import FAILED
@@ -76,6 +83,33 @@ class RunDisplay:
         since, images = self._recent[0]
         current = (state.done.images - images) / (now - since) if now > since else 0.0
         return current, state.done.images / state.elapsed_s if state.elapsed_s else 0.0
+
+
+class CountDisplay:
+    """Shows how many of something are done; a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._said = time.monotonic()
+
+    def __enter__(self) -> "CountDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, done: int, total: int, what: str = "images") -> None:
+        """Show that `done` of `total` are done, and of what."""
+        self._bar.update(self._task, completed=done, total=total, description=what)
+        if not self._console.is_terminal and time.monotonic() - self._said > _LINE_EVERY_S:
+            self._said = time.monotonic()
+            self._console.print(f"{done}/{total} {what}")
 
 
 def _describe(state: "RunState", current: float, mean: float) -> str:

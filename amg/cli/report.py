@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from amg.cli.options import RunArgument, errors
+from amg.cli.progress import CountDisplay
 from amg.view.report import DEFAULT_IMAGES
 
 FolderOption = Annotated[
@@ -22,7 +23,8 @@ def report(
     """
     from amg.view.report.build import write_report  # noqa: PLC0415
 
-    written = write_report(out, folder, images)
+    with CountDisplay(errors) as display:
+        written = write_report(out, folder, images, display.update)
     shown = f"{written.n_shown} of {written.n_images} images shown"
     if written.n_unreadable:
         shown += f", {written.n_unreadable} without their picture"

@@ -260,10 +260,18 @@ def test_unreadable_photos_are_named_and_drawn_ones_are_not_drawn_again(tmp_path
     said = _amg("edges", folder, "--out", maps, code=3)
     assert "warning: left out:" in said
     assert "001.png: " in said
-    assert sorted(path.name for path in maps.iterdir()) == ["000.png", "002.png"]
+    assert sorted(path.name for path in maps.glob("*.png")) == ["000.png", "002.png"]
     (folder / "001.png").write_bytes(whole)
     _amg("edges", folder, "--out", maps)
-    assert len(list(maps.iterdir())) == len(drawn) == 3
+    assert len(list(maps.glob("*.png"))) == len(drawn) == 3
+    other = ["--set", "generator.points_per_side=3"]
+    said = _amg("edges", folder, "--out", maps, *other, code=2)
+    assert "another kind (generator.points_per_side: 16 planned, 3 now)" in said
+    said = _amg("edges", folder, "--out", folder, code=2)
+    assert "holds pictures, and does not say what they are" in said
+    (maps / "edges.json").write_text("{")
+    assert "edges.json: not JSON" in _amg("edges", folder, "--out", maps, code=2)
+    assert len(drawn) == 3
 
 
 def test_photos_of_the_same_name_have_no_edge_maps(tmp_path):

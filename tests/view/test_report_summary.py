@@ -43,7 +43,7 @@ def out(rows, tmp_path_factory):
 def _summarize(out, n_extremes=4):
     storage = open_storage(out)
     plan = require_plan(storage)
-    return summarize(storage, plan, read_commits(storage, plan), n_extremes)
+    return summarize(storage, plan, read_commits(storage, plan), n_extremes, lambda *_: None)
 
 
 def _covered(row):

@@ -25,7 +25,7 @@ from amg.io.run_folder import PAGE, Commit, Plan, read_commits, require_plan
 from amg.io.shards import read_metadata
 from amg.io.storage import LocalStorage, Storage, open_storage
 from amg.io.urls import local_path, scheme_of, shown
-from amg.view.report import DEFAULT_IMAGES, words
+from amg.view.report import DEFAULT_IMAGES, Watch, words
 from amg.view.report.calibration import draw_calibration
 from amg.view.report.charts import draw_charts
 from amg.view.report.gallery import Item, write_gallery
@@ -73,6 +73,7 @@ def write_report(
     out: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     n_images: int = DEFAULT_IMAGES,
+    watch: Watch = lambda done, of, what: None,
 ) -> Report:
     """Write the report of a run, finished or not, to `folder`; default: OUT/report if it is local.
 
@@ -86,12 +87,12 @@ def write_report(
     target = _target(storage, folder)
     commits = read_commits(storage, plan)
     evaluations = read_evaluations(storage, plan.fingerprint)
-    summary = summarize(storage, plan, commits, n_extremes(n_images))
+    summary = summarize(storage, plan, commits, n_extremes(n_images), watch)
     committed = [plan.shard_rows(shard) for shard in commits]
     choice = choose(committed, summary.extremes, n_images)
     try:
         with _replaced(target) as building:
-            items = write_gallery(building, storage, plan, commits, choice)
+            items = write_gallery(building, storage, plan, commits, choice, watch)
             page = _render(storage, plan, commits, summary, choice, items, evaluations)
             (building / _PAGE).write_text(page, encoding="utf-8")
             for name in _ASSETS:

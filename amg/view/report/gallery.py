@@ -24,6 +24,7 @@ from amg.io.storage import Storage
 from amg.ops.coverage import covered_pixels
 from amg.records import Mask
 from amg.view.overlay import mask_colour
+from amg.view.report import Watch
 from amg.view.report.pictures import NoPictureError, as_jpeg, fit, load_picture, with_masks
 from amg.view.report.sampling import Choice
 
@@ -52,7 +53,12 @@ class Item:
 
 
 def write_gallery(
-    folder: Path, storage: Storage, plan: Plan, commits: Mapping[int, Commit], choice: Choice
+    folder: Path,
+    storage: Storage,
+    plan: Plan,
+    commits: Mapping[int, Commit],
+    choice: Choice,
+    watch: Watch,
 ) -> list[Item]:
     """Write the files of all chosen images and their index; what the index says, in order.
 
@@ -71,6 +77,7 @@ def write_gallery(
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while batch := list(islice(rows, _AT_ONCE)):
             items += pool.map(write, batch)
+            watch(len(items), len(choice.rows), "pictures")
     index = {
         "isAll": choice.is_all,
         "extremes": {kind: len(rows) for kind, rows in choice.extremes.items()},

@@ -14,6 +14,7 @@ from amg.io.schema import FAILED
 from amg.io.shards import read_columns
 from amg.io.storage import Storage
 from amg.ops.coverage import covered_pixels_of_images
+from amg.view.report import Watch
 from amg.view.report.counting import (
     Extremes,
     Floats,
@@ -95,7 +96,7 @@ class Summary:
 
 
 def summarize(
-    storage: Storage, plan: Plan, commits: Mapping[int, Commit], n_extremes: int
+    storage: Storage, plan: Plan, commits: Mapping[int, Commit], n_extremes: int, watch: Watch
 ) -> Summary:
     """Add up committed rows; `n_extremes` are kept of each kind.
 
@@ -114,6 +115,7 @@ def summarize(
                 except RleError as error:
                     raise ShardError(f"{commit.file}: {error}") from error
                 first_row += len(table)
+                watch(summary.n_images, n_images, "images")
     return summary
 
 
