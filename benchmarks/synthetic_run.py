@@ -22,6 +22,7 @@ from amg.ops import rle
 from amg.records import Mask
 
 FINGERPRINT = "f" * 64
+VERSION = "0.0.0+synthetic"
 IDENTITY: Mapping[str, Any] = {"model": {"name": "synthetic"}}
 _SIZE_HW = (480, 640)
 _DIFFERENT = 20
@@ -76,7 +77,7 @@ def publish_rows(
     """Write one shard that nobody has committed; gives its name and bytes."""
     name = shard_file(shard, attempt)
     with storage.staged(name) as staged:
-        with ShardWriter(staged, {"amg.version": "9.8.7"}) as writer:
+        with ShardWriter(staged, {"amg.version": VERSION}) as writer:
             for row in rows:
                 writer.write(row)
         data = staged.read_bytes()

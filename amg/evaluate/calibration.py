@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from amg.evaluate.ranking import mask_scores
-from amg.evaluate.results import CalibrationBin, ScoreCalibration
+from amg.evaluate.results import SCORES, CalibrationBin, ScoreCalibration, ScoreName
 from amg.records import Mask
 
 _N_BINS = 100
@@ -30,12 +30,11 @@ def scored_masks(masks: Sequence[Mask], ious: np.ndarray) -> ScoredMasks:
 def calibrate(images: Sequence[ScoredMasks]) -> list[ScoreCalibration]:
     """How well both scores tell the true IoU, over the masks of all images."""
     masks = np.concatenate([np.zeros((0, 3), np.float32), *images]).astype(np.float64)
-    names = ("predicted_iou", "stability_score")
-    return [_calibrate(name, masks[:, k], masks[:, 2]) for k, name in enumerate(names)]
+    return [_calibrate(name, masks[:, k], masks[:, 2]) for k, name in enumerate(SCORES)]
 
 
-def _calibrate(name: str, scores: np.ndarray, ious: np.ndarray) -> ScoreCalibration:
-    is_number = ~np.isnan(scores)
+def _calibrate(name: ScoreName, scores: np.ndarray, ious: np.ndarray) -> ScoreCalibration:
+    is_number = np.isfinite(scores)
     scores, ious = scores[is_number], ious[is_number]
     bin_index = np.clip(np.floor(scores * _N_BINS), 0, _N_BINS - 1).astype(int)
     bins = [

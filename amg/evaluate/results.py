@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from amg.errors import EvaluationError
 from amg.evaluate.ranking import Rank
 from amg.io.run_folder import EVALUATION
 from amg.io.storage import Storage, open_storage, read_all
-from amg.io.urls import local_path, name_of, scheme_of
+from amg.io.urls import as_text, local_path, name_of, scheme_of, shown
 
 Kind = Literal["coco", "lvis", "bsds", "run", "edges"]
+ScoreName = Literal["predicted_iou", "stability_score"]
+SCORES: tuple[ScoreName, ...] = ("predicted_iou", "stability_score")
 _DIGITS = 8
 
 
@@ -91,8 +92,9 @@ class Comparison:
     `n_exact` images are the same but for rounding, `n_identical` masks equal at the same place.
     `n_found`: masks of the reference with one of IoU 0.9 or more among ours. `n_matched`: one to
     one and half or more; `n_missing` and `n_extra` have no such partner among ours and among the
-    reference's. The quantiles are of best IoUs over the reference's masks. `worst`: the images
-    with most masks without partner.
+    reference's. The quantiles are of best IoUs over the reference's masks. A largest difference
+    that is not finite, as beside a stability that is no number, is kept as None. `worst`: the
+    images with most masks without partner.
     """
 
     n_images: int
@@ -108,7 +110,7 @@ class Comparison:
     mean_best_iou: float | None
     best_iou_quantiles: Mapping[float, float]
     min_twin_iou: float
-    max_score_difference: float
+    max_score_difference: float | None
     max_box_difference_px: float
     worst: tuple[ImageDifference, ...]
 
@@ -148,18 +150,26 @@ class ScoreCalibration:
     Bins are a hundredth wide, those without masks left out.
     """
 
-    score: str
+    score: ScoreName
     n_masks: int
     pearson: float | None
     spearman: float | None
     bins: tuple[CalibrationBin, ...]
 
-    def wider_bins(self, most: int) -> tuple[CalibrationBin, ...]:
-        """The same in at most so many bins, of 1, 2, 5, 10, 20, 50 or 100 hundredths."""
+    def wider_bins(self, most: int = 20) -> tuple[CalibrationBin, ...]:
+        """The same in at most so many bins, of 1, 2, 5, 10, 20, 50 or 100 hundredths.
+
+        Never narrower than they are: earlier versions kept bins of five hundredths.
+        """
         if not self.bins:
             return ()
         lows = [round(100 * part.low) for part in self.bins]
-        step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if lows[-1] // s - lows[0] // s < most)
+        least = max(round(100 * (part.high - part.low)) for part in self.bins)
+        step = next(
+            s
+            for s in (1, 2, 5, 10, 20, 50, 100)
+            if s >= least and lows[-1] // s - lows[0] // s < most
+        )
         return tuple(
             _merged(list(parts), place * step, step)
             for place, parts in groupby(self.bins, lambda part: round(100 * part.low) // step)
@@ -203,7 +213,12 @@ class Evaluation:
     @property
     def truth_name(self) -> str:
         """What it was compared with, in short."""
-        return name_of(self.against.rstrip("/")).removesuffix(".json") or "truth"
+        return name_of(shown(_resolved(self.against))).removesuffix(".json") or "truth"
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows the run had then."""
+        return self.partners.n_compared + len(self.partners.other_size) + self.partners.n_rows_alone
 
     @property
     def name(self) -> str:
@@ -217,8 +232,9 @@ class Evaluation:
         return f"{self.truth_name}-{self.kind}-{digest}"
 
     def to_json(self) -> bytes:
-        """All of it, as indented JSON; what is no number becomes null."""
-        text = json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
+        """All of it, as indented JSON, without secrets; what is no number becomes null."""
+        values = _kept(asdict(self)) | {"out": shown(self.out), "against": shown(self.against)}
+        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
         return (text + "\n").encode()
 
     def keep(self) -> str:
@@ -231,26 +247,33 @@ class Evaluation:
 _EVALUATION = TypeAdapter(Evaluation)
 
 
-def read_evaluations(storage: Storage, fingerprint: str) -> list[Evaluation]:
-    """What was kept of the plan with this fingerprint, by name.
+def read_evaluations(storage: Storage, fingerprint: str) -> tuple[list[Evaluation], list[str]]:
+    """What was kept of the plan with this fingerprint, by name; and what cannot be read, and why.
 
-    Raises EvaluationError for a file that is none of ours, StorageError.
+    Raises StorageError.
     """
     names = [f"{EVALUATION}/{n}" for n in sorted(storage.list(EVALUATION)) if n.endswith(".json")]
     found: list[Evaluation] = []
+    problems: list[str] = []
     for name, data in zip(names, read_all(storage, names), strict=True):
         try:
-            evaluation = _EVALUATION.validate_json(data or b"")
+            if data is None or not _is_of(data, fingerprint):
+                continue
+            evaluation = _EVALUATION.validate_json(data)
+            if evaluation not in found:  # or it was written here twice, by --json
+                found.append(evaluation)
         except ValidationError as error:
             (first, *_) = error.errors()
-            field = ".".join(map(str, first["loc"])) or "the file"
-            raise EvaluationError(
-                f"{storage.url(name)}: not what this version of amg eval writes ({field}: "
-                f"{first['msg']}): evaluate again, or move it away"
-            ) from None
-        if evaluation.fingerprint == fingerprint:
-            found.append(evaluation)
-    return found
+            field = ".".join(map(str, first["loc"]))
+            problems.append(f"{name}: not what this version of amg eval writes ({field})")
+        except ValueError as error:
+            problems.append(f"{name}: not JSON: {error}")
+    return found, problems
+
+
+def _is_of(data: bytes, fingerprint: str) -> bool:
+    values = json.loads(data)
+    return isinstance(values, Mapping) and values.get("fingerprint") == fingerprint
 
 
 def _resolved(location: str) -> str:
@@ -259,10 +282,12 @@ def _resolved(location: str) -> str:
     return str(Path(local_path(location)).expanduser().resolve())
 
 
-def _finite(value: Any) -> Any:
-    """The same for JSON, which knows only finite numbers and lists."""
+def _kept(value: Any) -> Any:
+    """The same for JSON, which knows only finite numbers, lists, and text that is valid."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        return as_text(value)
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): _kept(item) for key, item in value.items()}
+    return [_kept(item) for item in value] if isinstance(value, list | tuple) else value

@@ -13,8 +13,6 @@ from amg.evaluate.results import (
     ScoreCalibration,
 )
 
-_MOST_BINS = 20
-
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -55,7 +53,7 @@ def calibration_listing(scores: Sequence[ScoreCalibration]) -> Listing:
                 _share(part.mean_iou),
                 "",
             ]
-            for part in score.wider_bins(_MOST_BINS)
+            for part in score.wider_bins()
         ]
     head = ("score against true IoU", "masks", "mean score", "mean IoU", "Pearson, Spearman")
     return Listing(head, rows)
@@ -64,9 +62,9 @@ def calibration_listing(scores: Sequence[ScoreCalibration]) -> Listing:
 def _notes(partners: PartnerCounts, is_complete: bool) -> Iterator[str]:
     yield f"{_images(partners.n_compared)} compared."
     if not is_complete:
-        yield "The run is not complete: images without a row yet are left out."
+        yield "The run was not complete: images without a row then are left out."
     if partners.n_failed:
-        yield f"{partners.n_failed} of them failed: they count as without masks."
+        yield f"{partners.n_failed:,} of them failed: they count as without masks."
     if partners.n_rows_alone:
         yield f"Left out: {_images(partners.n_rows_alone)} that the other side has not."
     if partners.n_truth_alone:
@@ -76,7 +74,7 @@ def _notes(partners: PartnerCounts, is_complete: bool) -> Iterator[str]:
 
 
 def _images(count: int) -> str:
-    return f"{count} image{'' if count == 1 else 's'}"
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _recall_listing(lines: Sequence[AverageRecall]) -> Listing:
@@ -108,7 +106,7 @@ def _region_listing(lines: Sequence[RegionScore]) -> Listing:
 
 def _comparison_listing(comparison: Comparison) -> Listing:
     values = {
-        "of the reference": comparison.n_reference,
+        "masks of the reference": comparison.n_reference,
         "ours": comparison.n_ours,
         "identical, at the same place": comparison.n_identical,
         "of the reference, found with IoU 0.9": comparison.n_found,
@@ -120,7 +118,7 @@ def _comparison_listing(comparison: Comparison) -> Listing:
         "images exact but for rounding": f"{comparison.n_exact} of {comparison.n_images}",
     }
     rows = [[name, str(value)] for name, value in values.items()]
-    return Listing(["masks; the other run is the reference", ""], rows)
+    return Listing(["the other run is the reference", "masks"], rows)
 
 
 def _edge_listing(score: EdgeScore) -> Listing:

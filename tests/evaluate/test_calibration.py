@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +27,8 @@ def test_bins_by_hand():
     ]
     assert wide[0].mean_score == pytest.approx(0.825)
     assert wide[0].mean_iou == pytest.approx(0.6)
+    old = replace(predicted, bins=wide)  # as earlier versions kept them
+    assert old.wider_bins(20) == wide
     assert (stability.pearson, stability.spearman) == (None, None)  # all the same
 
 

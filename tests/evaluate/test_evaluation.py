@@ -163,7 +163,7 @@ def test_a_run_that_goes_on_is_said_to_be_so(out, bits, tmp_path):
     (out / commit_file(1)).unlink()
     said = _amg("eval", out, "--against", write_json(tmp_path / "t.json", _truth(bits)))
     assert "8 images compared" in said
-    assert "The run is not complete" in said
+    assert "The run was not complete" in said
     assert not _kept(out, "t-coco")["is_complete"]
 
 
@@ -190,7 +190,7 @@ def test_against_another_run(folder, out, tmp_path, processes):
     config = load_config(None, [*QUICK, "run.images_per_shard=3"])
     Run([folder], half, config, make_generator=make_half).execute()
     said = _amg("eval", half, "--against", out, "--processes", processes)
-    assert re.search(r"│ of the reference +│ 9 ", said)
+    assert re.search(r"│ masks of the reference +│ 9 ", said)
     result = _kept(half, "out-run")["comparison"]
     assert (result["n_images"], result["n_reference"], result["n_ours"]) == (10, 9, 9)
     ious = []

@@ -34,6 +34,10 @@ def test_training_goes_through_its_phases_resumes_and_exports(tmp_path):
     resumed.load()
     assert resumed.progress == trainer.progress
     assert resumed.progress.phase == len(RECIPES["scratch"])
+    for ours, theirs in zip(resumed.optimizers, trainer.optimizers, strict=True):
+        mine, other = (optimizer.state_dict()["state"] for optimizer in (ours, theirs))
+        assert mine
+        torch.testing.assert_close(mine, other)
 
     export(state=tmp_path / "state.pt", out=tmp_path / "nano.safetensors")
     model = build_nano(fine=True)
@@ -41,6 +45,23 @@ def test_training_goes_through_its_phases_resumes_and_exports(tmp_path):
     expected = trained_model(tmp_path / "state.pt").state_dict()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, expected[name].half().to(value.dtype))
+
+
+def test_each_parameter_has_one_optimizer(tmp_path):
+    trainer = Trainer(Settings(tmp_path, "further", minutes=1, seed=0, device="cpu"))
+    adamw, muon = ([id(p) for p in o.param_groups[0]["params"]] for o in trainer.optimizers)
+    assert sorted(adamw + muon) == sorted(map(id, trainer.parameters))
+    assert all(p.ndim == 2 for p in trainer.optimizers[1].param_groups[0]["params"])
+
+
+def test_a_state_of_an_earlier_version_is_refused(tmp_path):
+    trainer = Trainer(Settings(tmp_path, "further", minutes=1, seed=0, device="cpu"))
+    trainer.save()
+    state = torch.load(tmp_path / "state.pt")
+    state["optimizer"] = state.pop("optimizers")[0]
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt: by an earlier version"):
+        trainer.load()
 
 
 def test_drawing_leaves_the_rest_as_it_was_and_a_call_may_end_early(tmp_path):

@@ -36,7 +36,7 @@ IDENTITY = {
         "weights_sha256": "ab" * 32,
     },
     "generator": {"points_per_side": 24, "use_m2m": False, "point_grids": None},
-    "run": {"images_per_shard": 4, "max_image_pixels": 10**7},
+    "run": {"max_image_pixels": 10**7},
 }
 
 
@@ -99,8 +99,9 @@ def good_row(image_id, path, masks, seconds=0.1):
 
 def write_run(out, rows, images_per_shard=4, leave_out=(), sources=None):
     """Write the folder of a run with these rows; `leave_out` shards are not committed."""
+    identity = IDENTITY | {"run": IDENTITY["run"] | {"images_per_shard": images_per_shard}}
     synthetic_run.write_run(
-        out, rows, len(rows), images_per_shard, frozenset(leave_out), IDENTITY, sources
+        out, rows, len(rows), images_per_shard, frozenset(leave_out), identity, sources
     )
     return out
 

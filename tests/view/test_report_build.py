@@ -19,6 +19,7 @@ from amg.ops import rle
 from amg.view.overlay import draw_overlay, mask_colour
 from amg.view.report import pictures
 from amg.view.report.build import write_report
+from benchmarks.synthetic_run import VERSION
 from tests.view.made_run import (
     HOSTILE_IDS,
     SIZE_HW,
@@ -89,7 +90,7 @@ def test_a_page_says_what_the_run_found(out):
         "2 images/s 4.5 s at work",
         "4.png /not/there.png no such file",
         "Weights, sha256 " + "ab" * 32,
-        "Made with amg 9.8.7",
+        f"Made with amg {VERSION}",
         "Begun 1 January 1970, 00:16 UTC",
         "points_per_side 24 use_m2m no point_grids none",
     ):

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -39,7 +39,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _MARK = '<meta name="generator" content="amg report">'
 """By this a folder is known for a report, which may be replaced."""
 
-_KINDS = {"coco": "COCO", "lvis": "LVIS", "bsds": "BSDS500", "run": "a run", "edges": "edges"}
+_KINDS = {"coco": "COCO", "lvis": "LVIS", "bsds": "BSDS500", "run": "a run"}
 _RANKS = {
     Rank.PREDICTED_IOU: "predicted IoU",
     Rank.STABILITY: "stability score",
@@ -63,7 +63,6 @@ class _Judged:
 
     title: str
     against: str
-    rank: str | None
     notes: list[str]
     listings: list[Listing]
     charts: list[Chart]
@@ -78,22 +77,21 @@ def write_report(
     """Write the report of a run, finished or not, to `folder`; default: OUT/report if it is local.
 
     What `amg eval` has kept in the folder is shown too. Raises RunError for a folder without a
-    plan, EvaluationError for a result that cannot be read, ShardError for damaged shards,
-    StorageError where the run cannot be read, ConfigError and OutputError for a folder that
-    cannot be used.
+    plan, ShardError for damaged shards, StorageError where the run cannot be read, ConfigError and
+    OutputError for a folder that cannot be used.
     """
     storage = open_storage(out)
     plan = require_plan(storage)
     target = _target(storage, folder)
     commits = read_commits(storage, plan)
-    evaluations = read_evaluations(storage, plan.fingerprint)
+    evaluations, problems = read_evaluations(storage, plan.fingerprint)
     summary = summarize(storage, plan, commits, n_extremes(n_images), watch)
     committed = [plan.shard_rows(shard) for shard in commits]
     choice = choose(committed, summary.extremes, n_images)
     try:
         with _replaced(target) as building:
             items = write_gallery(building, storage, plan, commits, choice, watch)
-            page = _render(storage, plan, commits, summary, choice, items, evaluations)
+            page = _render(storage, plan, commits, summary, choice, items, evaluations, problems)
             (building / _PAGE).write_text(page, encoding="utf-8")
             for name in _ASSETS:
                 shutil.copyfile(_TEMPLATES / name, building / name)
@@ -152,7 +150,8 @@ def _render(
     summary: Summary,
     choice: Choice,
     items: list[Item],
-    evaluations: list[Evaluation],
+    evaluations: Sequence[Evaluation],
+    problems: Sequence[str],
 ) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -176,7 +175,8 @@ def _render(
         summary=summary,
         times=times,
         charts=draw_charts(summary),
-        evaluations=[_judged(i, evaluation) for i, evaluation in enumerate(evaluations)],
+        evaluations=[_judged(i, e, summary.n_images) for i, e in enumerate(evaluations)],
+        problems=problems,
         choice=choice,
         items=items,
         n_unreadable=sum(item.note is not None for item in items),
@@ -188,18 +188,28 @@ def _render(
     )
 
 
-def _judged(number: int, evaluation: Evaluation) -> _Judged:
+def _judged(number: int, evaluation: Evaluation, n_rows: int) -> _Judged:
     charts = [
         draw_calibration(f"{score.score}-{number}", score) for score in evaluation.calibration or ()
     ]
+    title = f"{evaluation.truth_name} ({_KINDS[evaluation.kind]})"
+    if evaluation.rank is not None:
+        title += f", masks ranked by {_RANKS[evaluation.rank]}"
     return _Judged(
-        title=f"{evaluation.truth_name} ({_KINDS[evaluation.kind]})",
+        title=title,
         against=shown(evaluation.against),
-        rank=_RANKS[evaluation.rank] if evaluation.rank else None,
-        notes=list(notes(evaluation)),
+        notes=_notes(evaluation, n_rows),
         listings=list(result_listings(evaluation)),
         charts=[chart for chart in charts if chart is not None],
     )
+
+
+def _notes(evaluation: Evaluation, n_rows: int) -> list[str]:
+    """What to know of an evaluation of a run that has `n_rows` now."""
+    said = list(notes(evaluation))
+    if evaluation.n_rows != n_rows:
+        said.append(f"The run had {words.many(evaluation.n_rows, 'row')} then; evaluate again.")
+    return said
 
 
 def _facts(

@@ -18,16 +18,13 @@ from amg.view.report.plots import (
     x_values,
 )
 
-_MOST_BARS = 20
-_TITLES = {
-    "predicted_iou": "Predicted and true IoU",
-    "stability_score": "Stability score and true IoU",
-}
+_CAPTION = "A mask's IoU with the most similar true one, the mean over masks of a score"
+_NAMES = {"predicted_iou": "Predicted IoU", "stability_score": "Stability score"}
 
 
 def draw_calibration(key: str, score: ScoreCalibration) -> Chart | None:
     """Mean true IoU over the score, and how many masks that is of; None if there are none."""
-    bins = score.wider_bins(_MOST_BARS)
+    bins = score.wider_bins()
     if not bins:
         return None
     low, high = bins[0].low, bins[-1].high
@@ -61,12 +58,14 @@ def draw_calibration(key: str, score: ScoreCalibration) -> Chart | None:
         ],
         [],
     )
-    scale = Scale(words.score)
+    scale = Scale(words.score, least_step=0.01)
+    name, correlation = _NAMES[score.score], _correlation(score)
     return Chart(
         key,
-        _TITLES[score.score],
-        "A mask's IoU with the most similar true one, the mean over masks of a score",
-        _description(score),
+        f"{name} and true IoU",
+        name,
+        f"{_CAPTION}: {correlation}",
+        f"{correlation}; mean true IoU {_first_and_last(bins)}",
         base + BOTTOM,
         [ious, counts],
         [Tick(x_place(v, low, high), words.score(v)) for v in x_values(low, high, scale)],
@@ -83,10 +82,18 @@ def _bar(
     low, high = bins[0].low, bins[-1].high
     ends = x_place(part.low, low, high), x_place(part.high, low, high)
     label = f"{words.score(part.low)} to {words.score(part.high)}"
-    return bar(ends, share, panel, label=label, amount=share, text=text)
+    return bar(ends, share, panel, label=label, text=text)
 
 
-def _description(score: ScoreCalibration) -> str:
+def _first_and_last(bins: tuple[CalibrationBin, ...]) -> str:
+    first, last = bins[0], bins[-1]
+    return (
+        f"{words.score(first.mean_iou)} at scores from {words.score(first.low)}, "
+        f"{words.score(last.mean_iou)} at scores from {words.score(last.low)}"
+    )
+
+
+def _correlation(score: ScoreCalibration) -> str:
     if score.spearman is None or score.pearson is None:
         return "one of them is the same for all masks"
     return f"Spearman's correlation {score.spearman:.2f}, Pearson's {score.pearson:.2f}"

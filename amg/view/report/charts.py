@@ -7,7 +7,7 @@ from amg.view.report.summary import Summary
 _STAGE_NAMES = {"decode": "Reading", "encode": "Image encoder", "masks": "Masks"}
 
 _PIXELS = Scale(words.short_number, is_log=True)
-_SCORES = Scale(words.score)
+_SCORES = Scale(words.score, least_step=0.01)
 _COUNTS = Scale(words.whole_number, is_whole=True)
 _SHARES = Scale(words.round_percent)
 _SECONDS = Scale(words.seconds, is_log=True)

@@ -27,14 +27,13 @@ _FEW_TICKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar, the values it stands for, and its amount as a number and in words."""
+    """A bar, the values it stands for, and its amount in words."""
 
     x: float
     y: float
     width: float
     height: float
     label: str
-    amount: float
     text: str
 
 
@@ -65,11 +64,15 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing of panels that share an x axis."""
+    """A drawing of panels that share an x axis, which is of `x_name`.
+
+    `description` says for those who do not see it what can be seen; `caption` is for all.
+    """
 
     key: str
     title: str
-    unit: str
+    x_name: str
+    caption: str
     description: str
     height: float
     panels: list[Panel]
@@ -78,11 +81,15 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How values become places on the x axis, and words. `is_whole`: they are whole numbers."""
+    """How values become places on the x axis, and words. `is_whole`: they are whole numbers.
+
+    `least_step`: values nearer to each other than that have the same words.
+    """
 
     words: Callable[[float], str]
     is_log: bool = False
     is_whole: bool = False
+    least_step: float = 0.0
 
     def forward(self, value: float) -> float:
         """Where a value is, up to the axis's own scale."""
@@ -129,7 +136,8 @@ def draw(
     names = [f"{name}: " if not is_single else "" for name in histograms]
     ranges = [_range(histogram, scale) for histogram in histograms.values()]
     description = "; ".join(map("".join, zip(names, ranges, strict=True)))
-    return Chart(key, title, unit, description, height, panels, x_ticks)
+    caption = f"{unit}: {description}" if is_single else unit
+    return Chart(key, title, title, caption, description, height, panels, x_ticks)
 
 
 def x_place(value: float, low: float, high: float) -> float:
@@ -177,7 +185,6 @@ def _bars(
             count / most,
             panel,
             label=scale.span(begin, end),
-            amount=count,
             text=whole_number(count),
         )
         for (begin, end), count in zip(ends, counts.tolist(), strict=True)
@@ -199,7 +206,8 @@ def x_values(low: float, high: float, scale: Scale) -> list[float]:
     """Round values on the axis: powers of ten where it is logarithmic."""
     if not scale.is_log:
         size = 10.0 ** math.floor(math.log10(high - low)) / 10
-        step = next(s for s in _round_numbers(size) if (high - low) / s <= 2 * _FEW_TICKS)
+        steps = (s for s in _round_numbers(size) if (high - low) / s <= 2 * _FEW_TICKS)
+        step = max(next(steps), scale.least_step)
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
     powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
