@@ -22,6 +22,7 @@ from amg.models.sam import SAMModel
 from benchmarks.memory import forget_peak, peak_mb
 from benchmarks.peers import PEERS, Annotations, Generate
 from benchmarks.record import OURS
+from pipelines.parent import die_with_parent
 
 # The first masks of a process wait for compilers and allocators: they are made beforehand.
 _FEW = {
@@ -92,6 +93,7 @@ _held: _Held
 def _hold(name: str, job: Job) -> int:
     """Build this process's generator; gives the side of the model's input, in pixels."""
     global _held  # noqa: PLW0603 - a pool's process has no other place
+    die_with_parent()
     model = load_model(job.model, checkpoint=job.checkpoint, device=job.device, imgsz=job.imgsz)
     config = load_config(overrides=job.overrides).generator.for_model(model.info.generator_defaults)
     make = _make_ours if name == OURS else PEERS[name].make

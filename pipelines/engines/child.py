@@ -4,7 +4,6 @@ Setup and tasks come over the pipe, events go back. The end of the pipe is the e
 and of this process, whatever it is doing.
 """
 
-import ctypes
 import logging
 import os
 import queue
@@ -16,14 +15,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pipelines.messages import Event, WorkerSetup
+from pipelines.parent import die_with_parent
 from pipelines.serve import serve
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(descriptor: int) -> None:
     """Work until the driver has no more."""
-    _die_with_parent()
+    die_with_parent()
     # The driver stops its workers by itself, when they are done; batch systems signal everybody.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -54,12 +52,6 @@ def _receive(pipe: "Connection[Any, Any]", tasks: "queue.SimpleQueue[Any]") -> N
             tasks.put(pipe.recv())
     except (EOFError, OSError):
         os._exit(1)
-
-
-def _die_with_parent() -> None:
-    """On Linux even a worker that is stuck in native code ends with its driver."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from amg.models.build import build_nano
 from amg.models.checkpoint import load_weights
 from amg.models.fine_sam import FineSAMModel
 from amg.models.fine_tiny_vit import FineFeatures, FineTinyViT
+from pipelines.parent import die_with_parent
 from pipelines.train.losses import (
     affinity_logits,
     border_weights,
@@ -386,6 +387,7 @@ def trained_model(state_path: Path) -> FineSAMModel:
 
 def _train(rank: int, settings: Settings, init: Path | None, rendezvous: str) -> None:
     """Be one of the processes that train together."""
+    die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = replace(settings, rank=rank)
     if settings.world > 1:
