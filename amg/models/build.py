@@ -6,7 +6,7 @@ configurations beside it.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 from torch import nn
 
@@ -57,17 +57,12 @@ def build_mobile_sam() -> SAMModel:
     return SAMModel(*_parts(encoder, imgsz=1024, decoder_mlp_dim=2048))
 
 
-@overload
-def build_nano(imgsz: int = 448, *, fine: Literal[False] = False) -> SAMModel: ...
-@overload
-def build_nano(imgsz: int = 448, *, fine: Literal[True]) -> FineSAMModel: ...
-def build_nano(imgsz: int = 448, *, fine: bool = False) -> SAMModel:
-    """The built-in model: MobileSAM's architecture, smaller, without its classification head.
+def build_nano(imgsz: int = 448) -> FineSAMModel:
+    """The built-in model: MobileSAM's architecture, smaller, with SAM 2's finer features.
 
-    448 pixels fill the encoder's windows (7 and 14 cells) without padding. `fine` adds SAM 2's
-    finer features: what is trained next has them.
+    448 pixels fill the encoder's windows (7 and 14 cells) without padding.
     """
-    encoder = (FineTinyViT if fine else TinyViT)(
+    encoder = FineTinyViT(
         img_size=imgsz,
         num_classes=0,
         embed_dims=(32, 64, 128, 320),
@@ -76,8 +71,7 @@ def build_nano(imgsz: int = 448, *, fine: bool = False) -> SAMModel:
         window_sizes=(7, 7, 14, 7),
         drop_path_rate=0.0,
     )
-    parts = _parts(encoder, imgsz=imgsz, decoder_mlp_dim=512)
-    return FineSAMModel(*parts) if fine else SAMModel(*parts)
+    return FineSAMModel(*_parts(encoder, imgsz=imgsz, decoder_mlp_dim=512))
 
 
 def _parts(

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 class Phase:
     """One stretch of training, a `share` of the time budget.
 
-    The learning rate and the balance of foreground go linearly from start to end. `draws_only`:
-    encoder and transformer stay as they are, which halves the time of a step; what is trained
-    finds finer features, draws masks from them, and scores them. Each scene is photographed
-    `n_views` times: more where making scenes is what takes the time.
+    The learning rate and the balance of foreground go linearly from start to end. Each scene is
+    photographed `n_views` times: more where making scenes is what takes the time.
     """
 
     name: str
@@ -22,7 +20,6 @@ class Phase:
     lr_end: float
     balance_start: float
     balance_end: float
-    draws_only: bool = False
     n_views: int = 1
 
 
@@ -38,8 +35,6 @@ RECIPES: dict[str, tuple[Phase, ...]] = {
         Phase("middle", 0.5, 320, 16, 10, 8.0e-4, 5.0e-4, 0.4, 0.3),
         Phase("large", 0.5, 448, 8, 12, 5.0e-4, 1.0e-5, 0.3, 0.3),
     ),
-    # From earlier weights, in about an hour of one core.
-    "drawing": (Phase("drawing", 1.0, 448, 4, 12, 1.2e-3, 1.0e-5, 0.3, 0.3, draws_only=True),),
     # From earlier weights, on a GPU with 16 cores beside it, which make its scenes.
     "gpu": (
         Phase("middle", 0.25, 320, 96, 24, 1.0e-3, 7.0e-4, 0.5, 0.3, n_views=2),

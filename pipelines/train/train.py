@@ -31,7 +31,6 @@ from typing import Annotated, TypeVar, cast
 
 import torch
 import typer
-from safetensors import safe_open
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -39,7 +38,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from amg.models.build import build_nano
 from amg.models.checkpoint import load_weights
 from amg.models.fine_sam import FineSAMModel
-from amg.models.fine_tiny_vit import FineFeatures, FineTinyViT
+from amg.models.fine_tiny_vit import FineFeatures
 from pipelines.parent import die_with_parent
 from pipelines.train.losses import (
     affinity_logits,
@@ -60,14 +59,6 @@ _SINGLE_MASK_REGION = 1  # the mask for unambiguous prompts means the object
 _SAVE_EVERY_S = 300
 _LOG_EVERY_STEPS = 50
 _BORDER_GAIN = 3.0
-_FINE = "image_encoder.fine."
-# What `Phase.draws_only` leaves to be trained.
-_DRAWING = (
-    _FINE,
-    "mask_decoder.output_upscaling.",
-    "mask_decoder.output_hypernetworks_mlps.",
-    "mask_decoder.iou_prediction_head.",
-)
 
 
 @dataclass
@@ -106,7 +97,7 @@ class Trainer:
         self.device = torch.device(settings.device)
         self.rank, self.world = settings.rank, settings.world
         torch.manual_seed(settings.seed)
-        self.model = build_nano(self.phases[0].size_px, fine=True).to(self.device)
+        self.model = build_nano(self.phases[0].size_px).to(self.device)
         # Senses of likeness are read off the upscaled features by a layer that training alone has.
         width = self.model.mask_decoder.transformer_dim // 8
         self.likeness = nn.Linear(width, _LEVELS * (width + 1)).to(self.device)
@@ -151,14 +142,9 @@ class Trainer:
         raise AssertionError("the stream of batches is endless")
 
     def _prepare(self, phase: Phase) -> None:
-        """Set the model to the phase's size, and what is trained apart from what is not."""
+        """Set the model to the phase's size."""
         self.model.set_imgsz(phase.size_px)
         self.model.train()
-        if phase.draws_only:
-            self.model.eval()  # norms of what is not trained keep their statistics
-            cast(FineTinyViT, self.model.image_encoder).fine.train()
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not phase.draws_only or name.startswith(_DRAWING))
 
     def _batches(self, phase: Phase) -> Iterator[TrainingBatch]:
         seed = (self.settings.seed, self.progress.steps, self.rank)
@@ -301,12 +287,8 @@ class Trainer:
         partial.replace(self.settings.out / "state.pt")
 
     def start_from(self, weights: Path) -> None:
-        """Begin with the weights of an earlier training, with or without finer features."""
-        with safe_open(weights, framework="pt") as file:
-            is_fine = any(key.startswith(_FINE) for key in file.keys())  # noqa: SIM118 - no mapping
-        model = build_nano(fine=is_fine)
-        load_weights(model, weights)
-        self.model.load_state_dict(model.state_dict(), strict=is_fine)
+        """Begin with the weights of an earlier training."""
+        load_weights(self.model, weights)
 
     def load(self) -> None:
         """Go on from the last save, if there is one."""
@@ -380,7 +362,7 @@ def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, fl
 
 def trained_model(state_path: Path) -> FineSAMModel:
     """The model of a saved state, for evaluation."""
-    model = build_nano(fine=True)
+    model = build_nano()
     model.load_state_dict(torch.load(state_path, weights_only=True, map_location="cpu")["model"])
     return model.eval()
 

@@ -6,7 +6,7 @@ import torch
 from amg import GeneratorConfig, MaskGenerator
 from amg.errors import ConfigError
 from amg.evaluate.parity import count_found
-from amg.models.build import build_nano
+from amg.models.build import build_mobile_sam, build_nano
 from benchmarks.transformers_pipeline import pipeline_generator, transformers_sam
 from tests.models.oracles import SIZE_PX, our_sam
 from tests.models.parity import assert_close, random, randomise
@@ -15,11 +15,13 @@ POINTS = torch.tensor([[[[10.0, 20.0]], [[50.0, 7.0]], [[33.0, 60.0]]]])  # (1, 
 
 
 def small_tiny_vit_sam():
-    return build_nano(imgsz=SIZE_PX).eval()
+    model = build_mobile_sam()
+    model.set_imgsz(SIZE_PX)
+    return model.eval()
 
 
 def small_fine_sam():
-    return build_nano(imgsz=SIZE_PX, fine=True).eval()
+    return build_nano(imgsz=SIZE_PX).eval()
 
 
 @pytest.mark.parametrize("make", [our_sam, small_tiny_vit_sam, small_fine_sam])
