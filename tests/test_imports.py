@@ -18,7 +18,7 @@ ALLOWED = {
     "amg.io": set(),
     "amg.io.export": {"amg.io", "amg.ops", "amg.results"},
     "amg.view": {"amg.ops"},
-    "amg.view.report": {"amg.io", "amg.ops", "amg.view"},
+    "amg.view.report": {"amg.evaluate", "amg.io", "amg.ops", "amg.view"},
     "amg.evaluate": {"amg.io", "amg.ops", "amg.results"},
     "amg.cli": {"amg", "pipelines"},
     "amg.results": {"amg.io", "amg.ops"},
