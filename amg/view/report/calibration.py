@@ -28,7 +28,8 @@ def draw_calibration(key: str, score: ScoreCalibration) -> Chart | None:
     if not bins:
         return None
     low, high = bins[0].low, bins[-1].high
-    top, base = float(TOP), float(TOP + PANEL_HEIGHT)
+    upper = top, base = float(TOP), float(TOP + PANEL_HEIGHT)
+    lower = base + PANEL_GAP, base + PANEL_GAP + SMALL_PANEL_HEIGHT
 
     def height(iou: float) -> float:
         return round(base - iou * (base - top), 2)
@@ -37,23 +38,19 @@ def draw_calibration(key: str, score: ScoreCalibration) -> Chart | None:
         "Mean true IoU",
         "the line is where score and IoU are equal",
         "Mean true IoU",
-        top,
-        base,
-        [_bar(part, part.mean_iou, words.score(part.mean_iou), bins, (top, base)) for part in bins],
+        *upper,
+        [_bar(part, part.mean_iou, words.score(part.mean_iou), bins, upper) for part in bins],
         [Tick(height(iou), words.score(iou)) for iou in (0.5, 1.0)],
         diagonal=(x_place(low, low, high), height(low), x_place(high, low, high), height(high)),
     )
-    top = base + PANEL_GAP
-    base = top + SMALL_PANEL_HEIGHT
     most = max(part.n_masks for part in bins)
     counts = Panel(
         "Masks",
         f"{words.whole_number(score.n_masks)} in all",
         "Count",
-        top,
-        base,
+        *lower,
         [
-            _bar(part, part.n_masks / most, words.whole_number(part.n_masks), bins, (top, base))
+            _bar(part, part.n_masks / most, words.whole_number(part.n_masks), bins, lower)
             for part in bins
         ],
         [],
@@ -66,7 +63,7 @@ def draw_calibration(key: str, score: ScoreCalibration) -> Chart | None:
         name,
         f"{_CAPTION}: {correlation}",
         f"{correlation}; mean true IoU {_first_and_last(bins)}",
-        base + BOTTOM,
+        lower[1] + BOTTOM,
         [ious, counts],
         [Tick(x_place(v, low, high), words.score(v)) for v in x_values(low, high, scale)],
     )
