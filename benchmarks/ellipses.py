@@ -51,6 +51,10 @@ class EllipseGenerator:
         self._scenes = [ellipses(n_masks, seed) for seed in range(N_SCENES)]
         self._n_given = 0
 
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Nothing is to be prepared."""
+        return image
+
     def generate_batch(self, images: Sequence[Any]) -> list[ImageResult]:
         """As `MaskGenerator`."""
         self._n_given += len(images)

@@ -86,7 +86,7 @@ def measure_rates(
 ) -> Rates:
     """Rates over one image (H, W, 3) uint8: batches of it for generator and encoder."""
     allowance, threshold = generator.allowance, generator.config.pred_iou_thresh
-    batch = [image] * images_per_batch
+    batch = [generator.prepare(image)] * images_per_batch  # as a run's reading threads do
     forget_peak(model.device)
     images_per_s = _rate(lambda: generator.generate_batch(batch), len(batch), seconds)
     peak = peak_mb(model.device)

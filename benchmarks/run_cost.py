@@ -1,6 +1,7 @@
 """What a run costs on top of the model: time, memory, planning.
 
     python -m benchmarks.run_cost overhead   # a stub that sleeps 50 ms, both engines
+    python -m benchmarks.run_cost overlap    # a device that sleeps, photos resized ahead or in turn
     python -m benchmarks.run_cost memory     # driver and worker over 20,000 images
     python -m benchmarks.run_cost plan       # a million inputs
 
@@ -22,11 +23,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import skimage.data
 import typer
 from PIL import Image
 
 from amg.config import Config, load_config
-from benchmarks.sleeper import SleepingGenerator, make_sleeper
+from benchmarks.sleeper import (
+    SleepingGenerator,
+    make_device,
+    make_device_in_turn,
+    make_sleeper,
+)
 from pipelines.run import Run
 
 app = typer.Typer(help=__doc__)
@@ -65,6 +72,43 @@ def overhead(images: int = 2000, workers: list[int] = [1, 2, 4]) -> None:  # noq
                 f"{engine}, {n} workers: {1000 * worker_s / images:.2f} ms of a worker each, "
                 f"{worker_s / images / bare_s - 1:+.1%}"
             )
+
+
+@app.command()
+def overlap(images: int = 200, sleep_s: float = 0.05, decode_threads: int = 2) -> None:
+    """Compare a run whose photos, of SA-1B's size, are resized ahead with one that does it between.
+
+    The device that they wait for is a thread that sleeps: this is of the CPU's side alone.
+    """
+    _say_machine()
+    os.environ["AMG_SLEEP_S"] = str(sleep_s)
+    with tempfile.TemporaryDirectory() as root:
+        folder = _make_photos(Path(root) / "in", images)
+        options = ["model.device=cpu", "run.images_per_shard=1000"]
+        options += [f"run.decode_threads={decode_threads}"]
+        for name, make in (("in turn", make_device_in_turn), ("ahead", make_device)) * 2:
+            run = Run(
+                [folder],
+                Path(root) / "out",
+                load_config(None, options),
+                make_generator=make,
+                overwrite=True,
+            )
+            report = run.execute()
+            assert report.is_complete
+            rate = images / _worker_seconds(Path(root) / "out")
+            typer.echo(f"resized {name}: {rate:.1f} of at most {1 / sleep_s:.1f} images/s")
+
+
+def _make_photos(folder: Path, n: int) -> Path:
+    """A photo of 1500 x 2250 pixels under many names."""
+    folder.mkdir(parents=True)
+    pixels = skimage.data.astronaut()
+    photo = Image.fromarray(pixels).resize((2250, 1500), Image.Resampling.BICUBIC)
+    photo.save(folder / "00000.jpg", quality=90)
+    for i in range(1, n):
+        os.link(folder / "00000.jpg", folder / f"{i:05d}.jpg")
+    return folder
 
 
 def _worker_seconds(out: Path) -> float:

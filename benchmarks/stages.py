@@ -41,7 +41,8 @@ def profile_stages(model: PromptableModel, work: Callable[[], Any]) -> dict[str,
 
 def _places(model: PromptableModel) -> Iterator[tuple[Any, str, str]]:
     """Who calls what under which name, and the stage it is. No stage is within another."""
-    yield model, "preprocess", "encode"
+    yield model, "fit", "encode"
+    yield model, "collate", "encode"
     yield model, "encode", "encode"
     yield model, "decode", "decode"
     yield filters, "measure_masks", "measure"

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from amg.config import Config
 from amg.io.run_folder import Tally
 from amg.io.schema import ImageRow
@@ -11,11 +13,24 @@ from amg.io.sources import ImageSource
 from amg.records import ImageResult
 
 
+class Sized(Protocol):
+    """An array, or what else knows how much memory it takes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes."""
+        ...
+
+
 class Segmenter(Protocol):
     """What a worker needs of a mask generator."""
 
+    def prepare(self, image: np.ndarray) -> "Sized":
+        """What an image (H, W, 3) uint8 RGB needs of the CPU before the device; in threads."""
+        ...
+
     def generate_batch(self, images: list[Any]) -> list[ImageResult]:
-        """Segment images (H, W, 3) uint8 RGB."""
+        """Segment images, prepared or (H, W, 3) uint8 RGB."""
         ...
 
     def with_smaller_batches(self) -> "Segmenter | None":

@@ -1,6 +1,7 @@
-"""Reading ahead: images are read and decoded in threads while the model works, within a budget."""
+"""Reading ahead: while the model works, threads read, decode and prepare, within a budget."""
 
 import hashlib
+import logging
 import threading
 import time
 from collections import deque
@@ -8,13 +9,21 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from amg.config import RunConfig
 from amg.errors import ImageError
-from amg.io.images import DecodedImage, decode_image
+from amg.io.images import decode_image
 from amg.io.reading import read_source
 from amg.io.retry import with_backoff
 from amg.io.schema import ImageRow
 from amg.io.sources import ImageSource
+from pipelines.messages import Sized
+
+logger = logging.getLogger(__name__)
+
+Prepare = Callable[[np.ndarray], Sized]
+"""What an image (H, W, 3) uint8 RGB needs before the model, done in threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +32,11 @@ class LoadedImage:
 
     index: int
     row: ImageRow
-    image: DecodedImage | None
+    image: Sized | None
 
 
 class ByteBudget:
-    """Memory for decoded images, given strictly in turn, while it lasts; one alone always fits.
+    """Memory for images that wait, given strictly in turn, while it lasts; one alone always fits.
 
     Turns make it safe: threads work on the oldest images, and the oldest of all waits only for
     images that the consumer is about to take.
@@ -54,7 +63,7 @@ class ByteBudget:
             self._changed.notify_all()
 
     def give_back(self, n_bytes: int) -> None:
-        """The image has left."""
+        """An image takes so much less than before; more, if negative: that waits for nothing."""
         with self._changed:
             self._used -= n_bytes
             self._changed.notify_all()
@@ -80,19 +89,24 @@ class _Place:
         self.waited_s = time.perf_counter() - started
         self._n_bytes = n_bytes
 
-    def leave(self) -> None:
+    def resize(self, n_bytes: int) -> None:
+        """The image was prepared, and takes so much now."""
         if self._n_bytes is None:
             self.enter(0)
-        self._budget.give_back(self._n_bytes or 0)
-        self._n_bytes = 0
+        self._budget.give_back((self._n_bytes or 0) - n_bytes)
+        self._n_bytes = n_bytes
+
+    def leave(self) -> None:
+        self.resize(0)
 
 
 def load_ahead(
     sources: Iterable[tuple[int, ImageSource]],
     config: RunConfig,
+    prepare: Prepare,
     announce: Callable[[int], None] = lambda _: None,
 ) -> Generator[LoadedImage]:
-    """Read and decode (index, source) pairs, in order, some way ahead of who takes them.
+    """Read, decode and prepare (index, source) pairs, in order, ahead of who takes them.
 
     announce: hears of each index before its image is touched.
 
@@ -106,7 +120,7 @@ def load_ahead(
         for turn, (index, source) in enumerate(sources):
             announce(index)
             place = _Place(budget, turn)
-            waiting.append((place, pool.submit(_load, index, source, place, config)))
+            waiting.append((place, pool.submit(_load, index, source, place, config, prepare)))
             if len(waiting) > ahead:
                 yield _take(waiting)
         while waiting:
@@ -123,7 +137,9 @@ def _take(waiting: deque[tuple[_Place, Future[LoadedImage]]]) -> LoadedImage:
     return loaded
 
 
-def _load(index: int, source: ImageSource, place: _Place, config: RunConfig) -> LoadedImage:
+def _load(
+    index: int, source: ImageSource, place: _Place, config: RunConfig, prepare: Prepare
+) -> LoadedImage:
     """One image; whatever is wrong with it goes into its row."""
     started = time.perf_counter()
     row = ImageRow(source.image_id, source.uri, status="empty")
@@ -131,9 +147,11 @@ def _load(index: int, source: ImageSource, place: _Place, config: RunConfig) -> 
     try:
         data = with_backoff(lambda: read_source(source))
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
-        image = decode_image(data, max_pixels=config.max_image_pixels, admit=place.enter)
-        height, width, _ = image.rgb.shape
-        row = replace(row, height=height, width=width, source_mode=image.source_mode)
+        decoded = decode_image(data, max_pixels=config.max_image_pixels, admit=place.enter)
+        height, width, _ = decoded.rgb.shape
+        row = replace(row, height=height, width=width, source_mode=decoded.source_mode)
+        image = _prepared(decoded.rgb, prepare)
+        place.resize(image.nbytes)
     except ImageError as error:
         row = replace(row, status=error.status, error=str(error))
     finally:
@@ -141,3 +159,12 @@ def _load(index: int, source: ImageSource, place: _Place, config: RunConfig) -> 
             place.leave()
     decode_s = time.perf_counter() - started - place.waited_s
     return LoadedImage(index, replace(row, decode_s=decode_s), image)
+
+
+def _prepared(rgb: np.ndarray, prepare: Prepare) -> Sized:
+    try:
+        return prepare(rgb)
+    # Whatever it is, it comes again where the image is segmented, and there makes a row.
+    except Exception:
+        logger.debug("an image could not be prepared", exc_info=True)
+        return rgb

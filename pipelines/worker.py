@@ -140,7 +140,9 @@ class Worker:
                 yield from (row for row in rows if row.status not in FAILED)
 
     def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
-        with closing(load_ahead(sources, self._config, self._touch)) as loaded:
+        with closing(
+            load_ahead(sources, self._config, self._generator.prepare, self._touch)
+        ) as loaded:
             while batch := list(islice(loaded, self._config.images_per_batch)):
                 rows = self._segment(batch, self._generator)
                 self._let_go([image.index for image in batch])  # now: none may ask for more
@@ -152,7 +154,7 @@ class Worker:
         An image that fails alone is a row with the reason; out of memory, in smaller and smaller
         steps first.
         """
-        images = [loaded.image.rgb for loaded in batch if loaded.image is not None]
+        images = [loaded.image for loaded in batch if loaded.image is not None]
         try:
             results = iter(self._generate(images, generator))
         # Whatever an image makes torch, OpenCV or our own code raise, the run's other rows go on.

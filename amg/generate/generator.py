@@ -24,7 +24,7 @@ from amg.generate.memory import allow
 from amg.generate.points import crop_points
 from amg.generate.selection import select_masks
 from amg.generate.waiting import Encode, WaitingMasks
-from amg.models.interface import Frame, PromptableModel
+from amg.models.interface import FittedImage, PromptableModel
 from amg.models.precision import products_in
 from amg.ops import rle
 from amg.records import ImageResult, Mask, StageSeconds
@@ -32,23 +32,30 @@ from amg.records import ImageResult, Mask, StageSeconds
 
 @dataclass(frozen=True, slots=True)
 class CropTask:
-    """A crop that waits for the encoder, its prompts (N, 2), and which image it is of."""
+    """A crop that waits for the encoder, its prompts (N, 2), and the size of its image."""
 
-    image_index: int
-    image: np.ndarray
     crop: Crop
+    image_hw: tuple[int, int]
+    fitted: FittedImage
     points_xy: np.ndarray
 
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image of `size_hw` as crops that wait for the encoder: its own pixels may go."""
+
+    size_hw: tuple[int, int]
+    tasks: tuple[CropTask, ...]
+
     @property
-    def pixels(self) -> np.ndarray:
-        """The crop itself (h, w, 3)."""
-        x0, y0, x1, y1 = self.crop.box_xyxy
-        return self.image[y0:y1, x0:x1]
+    def nbytes(self) -> int:
+        """What the crops' pixels take."""
+        return sum(task.fitted.pixels.nbytes for task in self.tasks)
 
 
 @dataclass(slots=True)
 class _ImageInProgress:
-    """What the crops of one image have given so far."""
+    """What the crops of one image have given so far; `candidates`, where they are to be kept."""
 
     masks: list[Mask] = field(default_factory=list)
     candidates: list[Mask] = field(default_factory=list)
@@ -78,12 +85,22 @@ class MaskGenerator:
         self.config = (config or GeneratorConfig()).for_model(defaults)
         self.allowance = allow(self.config, model)
 
-    def generate(self, image: np.ndarray) -> ImageResult:
+    def generate(self, image: np.ndarray | PreparedImage) -> ImageResult:
         """Segment everything in an image, (H, W, 3) uint8 RGB.
 
         Raises ImageError for an array of another shape or type.
         """
         return self.generate_batch([image])[0]
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        """What an image (H, W, 3) uint8 RGB needs of the CPU before the model sees it.
+
+        Not needed, but safe in threads: a loader may do it while the device works on other images.
+
+        Raises ImageError as `generate` does.
+        """
+        _check_image(image, "image")
+        return PreparedImage(_size_hw(image), tuple(self.crop_tasks(image)))
 
     def with_smaller_batches(self) -> "MaskGenerator | None":
         """The same with a quarter of the batches, for less memory; None if they are at one."""
@@ -100,78 +117,82 @@ class MaskGenerator:
         )
 
     @torch.inference_mode()
-    def generate_batch(self, images: Sequence[np.ndarray]) -> list[ImageResult]:
+    def generate_batch(self, images: Sequence[np.ndarray | PreparedImage]) -> list[ImageResult]:
         """Segment several images, of any sizes: their crops share encoder batches.
 
         Raises ImageError as `generate` does, before any work.
         """
         for index, image in enumerate(images):
-            _check_image(image, index)
+            if not isinstance(image, PreparedImage):
+                _check_image(image, f"images[{index}]")
         in_progress = [_ImageInProgress() for _ in images]
-        tasks = self.crop_tasks(images)
+        tasks = (
+            (task, progress)
+            for image, progress in zip(images, in_progress, strict=True)
+            for task in self.crop_tasks(image)
+        )
         with products_in(self.model.precision):
-            while batch := list(islice(tasks, self.allowance.encoder_batch_size)):
-                self._process_batch(batch, in_progress)
+            for task, features, progress in self._encoded(tasks):
+                self._process_crop(task, features, progress)
         return [
-            self._finish(image.shape[:2], progress)
+            self._finish(_size_hw(image), progress)
             for image, progress in zip(images, in_progress, strict=True)
         ]
 
-    def crop_tasks(self, images: Sequence[np.ndarray]) -> Iterator[CropTask]:
-        """The crops of images, those without prompts left out."""
-        for index, image in enumerate(images):
-            size_hw = image.shape[0], image.shape[1]
-            config = self.config
-            for crop in crop_image(
-                size_hw,
-                config.crop_n_layers,
-                config.crop_overlap_ratio,
-                skip_image=config.crop_skip_image,
-            ):
-                points_xy = crop_points(crop, config)
-                if len(points_xy):
-                    yield CropTask(index, image, crop, points_xy)
+    def crop_tasks(self, image: np.ndarray | PreparedImage) -> Iterator[CropTask]:
+        """The crops of an image, those without prompts left out."""
+        if isinstance(image, PreparedImage):
+            yield from image.tasks
+            return
+        size_hw, config = _size_hw(image), self.config
+        for crop in crop_image(
+            size_hw,
+            config.crop_n_layers,
+            config.crop_overlap_ratio,
+            skip_image=config.crop_skip_image,
+        ):
+            points_xy = crop_points(crop, config)
+            if len(points_xy):
+                x0, y0, x1, y1 = crop.box_xyxy
+                fitted = self.model.fit(image[y0:y1, x0:x1])
+                yield CropTask(crop, size_hw, fitted, points_xy)
 
-    def _process_batch(self, tasks: list[CropTask], in_progress: list[_ImageInProgress]) -> None:
-        """Encode crops together, then make the masks of each."""
-        started = time.perf_counter()
-        pixels, frames = self.model.preprocess([task.pixels for task in tasks])
-        features = self.model.encode(pixels)
-        encode_s = (time.perf_counter() - started) / len(tasks)
-        for task, frame, crop_features in zip(tasks, frames, features, strict=True):
+    def _encoded(
+        self, tasks: Iterator[tuple[CropTask, _ImageInProgress]]
+    ) -> Iterator[tuple[CropTask, Any, _ImageInProgress]]:
+        """Crops with their features: as many encoded together as memory allows."""
+        while True:
             started = time.perf_counter()
-            progress = in_progress[task.image_index]
-            masks, candidates = self._process_crop(task, frame, crop_features)
-            progress.masks += masks
-            progress.candidates += candidates
-            progress.encode_s += encode_s
-            progress.masks_s += time.perf_counter() - started
+            batch = list(islice(tasks, self.allowance.encoder_batch_size))
+            if not batch:
+                return
+            features = self.model.encode(self.model.collate([task.fitted for task, _ in batch]))
+            encode_s = (time.perf_counter() - started) / len(batch)
+            for (task, progress), crop_features in zip(batch, features, strict=True):
+                progress.encode_s += encode_s
+                yield task, crop_features, progress
 
-    def _process_crop(
-        self, task: CropTask, frame: Frame, features: Any
-    ) -> tuple[list[Mask], list[Mask]]:
-        """All prompts on one crop; its duplicates removed; survivors encoded.
-
-        The second list is what NMS chose from, where that is to be kept.
-        """
-        waiting = WaitingMasks(self._encoder(task, frame), self.allowance.waiting_bytes)
-        for masks, logits in self.good_masks(task, frame, features):
+    def _process_crop(self, task: CropTask, features: Any, progress: _ImageInProgress) -> None:
+        """All prompts on one crop; its duplicates removed; survivors encoded."""
+        started = time.perf_counter()
+        waiting = WaitingMasks(self._encoder(task), self.allowance.waiting_bytes)
+        for masks, logits in self.good_masks(task, features):
             waiting.add(masks, logits)
         survivors = waiting.survivors(self.config.box_nms_thresh)
-        if not self.config.keep_candidates:
-            return _masks_in_image(waiting, survivors, task.crop), []
-        every = _masks_in_image(waiting, torch.arange(len(waiting.masks)), task.crop)
-        return [every[i] for i in survivors.tolist()], every
+        if self.config.keep_candidates:
+            every = _masks_in_image(waiting, torch.arange(len(waiting.masks)), task.crop)
+            progress.candidates += every
+            progress.masks += [every[i] for i in survivors.tolist()]
+        else:
+            progress.masks += _masks_in_image(waiting, survivors, task.crop)
+        progress.masks_s += time.perf_counter() - started
 
-    def good_masks(
-        self, task: CropTask, frame: Frame, features: Any
-    ) -> Iterator[tuple[MaskBatch, torch.Tensor]]:
+    def good_masks(self, task: CropTask, features: Any) -> Iterator[tuple[MaskBatch, torch.Tensor]]:
         """What NMS chooses from: batches of masks in the crop's pixels, and their low-res logits.
 
-        frame, features: of the crop, as the model gives them.
+        features: of the crop, as the model gives them.
         """
-        config = self.config
-        size_hw = task.image.shape[0], task.image.shape[1]
+        config, frame = self.config, task.fitted.frame
         candidates = self.model.decode(
             features,
             frame,
@@ -184,19 +205,22 @@ class MaskGenerator:
         for batch in candidates:
             self._heartbeat()
             prompts = torch.from_numpy(task.points_xy).to(batch.level.device)
-            yield filter_candidates(batch, prompts, self.model, frame, task.crop, size_hw, config)
+            yield filter_candidates(
+                batch, prompts, self.model, frame, task.crop, task.image_hw, config
+            )
 
-    def _encoder(self, task: CropTask, frame: Frame) -> Encode:
+    def _encoder(self, task: CropTask) -> Encode:
         """What draws low-res logits at full resolution, and encodes them in the image's frame."""
-        size_hw = task.image.shape[0], task.image.shape[1]
-        threshold = self.config.mask_threshold
-        return lambda logits: encode_masks(self.model, logits, frame, task.crop, size_hw, threshold)
+        frame, threshold = task.fitted.frame, self.config.mask_threshold
+        return lambda logits: encode_masks(
+            self.model, logits, frame, task.crop, task.image_hw, threshold
+        )
 
     def _finish(self, size_hw: tuple[int, int], progress: _ImageInProgress) -> ImageResult:
         """From the masks of all crops to the image's."""
-        masks = select_masks(progress.masks, (size_hw[0], size_hw[1]), self.config)
+        masks = select_masks(progress.masks, size_hw, self.config)
         return ImageResult(
-            (size_hw[0], size_hw[1]),
+            size_hw,
             tuple(masks),
             StageSeconds(encode=progress.encode_s, masks=progress.masks_s),
             tuple(progress.candidates) if self.config.keep_candidates else None,
@@ -232,14 +256,18 @@ def _masks_in_image(waiting: WaitingMasks, index: torch.Tensor, crop: Crop) -> l
     ]
 
 
-def _check_image(image: np.ndarray, index: int) -> None:
+def _size_hw(image: np.ndarray | PreparedImage) -> tuple[int, int]:
+    return image.size_hw if isinstance(image, PreparedImage) else (image.shape[0], image.shape[1])
+
+
+def _check_image(image: np.ndarray, name: str) -> None:
     shape = getattr(image, "shape", None)
     dtype = getattr(image, "dtype", None)
     if not isinstance(image, np.ndarray) or image.ndim != 3 or dtype != np.uint8:
         raise ImageError(
             "decode_error",
-            f"images[{index}]: expected an array (H, W, 3) uint8, got {type(image).__name__} "
+            f"{name}: expected an array (H, W, 3) uint8, got {type(image).__name__} "
             f"{shape} {dtype}",
         )
     if image.shape[2] != 3 or 0 in image.shape:
-        raise ImageError("decode_error", f"images[{index}]: expected (H, W, 3) RGB, got {shape}")
+        raise ImageError("decode_error", f"{name}: expected (H, W, 3) RGB, got {shape}")

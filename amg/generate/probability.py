@@ -10,7 +10,6 @@ from amg.errors import ConfigError
 from amg.generate.generator import CropTask, MaskGenerator
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
-from amg.models.interface import Frame
 from amg.models.precision import products_in
 
 _OF_FINISHED_MASKS = (
@@ -39,8 +38,8 @@ def generate_soft(
         default = GeneratorConfig.model_fields[name].default
         if getattr(config, name) != default:
             raise ConfigError(f"{name}: must be {default} for masks with probabilities")
-    for task in generator.crop_tasks([image]):  # the image itself, if it has prompts
-        logits, frame = _surviving_logits(generator, task)
+    for task in generator.crop_tasks(image):  # the image itself, if it has prompts
+        logits, frame = _surviving_logits(generator, task), task.fitted.frame
         for index in range(len(logits)):
             with torch.inference_mode():
                 full = generator.model.upsample(logits[index : index + 1], frame)[0].float()
@@ -49,14 +48,13 @@ def generate_soft(
 
 
 @torch.inference_mode()
-def _surviving_logits(generator: MaskGenerator, task: CropTask) -> tuple[torch.Tensor, Frame]:
+def _surviving_logits(generator: MaskGenerator, task: CropTask) -> torch.Tensor:
     """Low-res logits (M, h, w) of the masks that are left after the filters and NMS."""
     model = generator.model
     with products_in(model.precision):
-        pixels, (frame,) = model.preprocess([task.pixels])
-        (features,) = model.encode(pixels)
-        passed = list(generator.good_masks(task, frame, features))
+        (features,) = model.encode(model.collate([task.fitted]))
+        passed = list(generator.good_masks(task, features))
     masks = MaskBatch.concatenate([batch for batch, _ in passed])
     threshold = generator.config.box_nms_thresh
     keep = suppress_duplicates(masks.boxes_xyxy, masks.predicted_iou, threshold)
-    return torch.cat([logits for _, logits in passed])[keep], frame
+    return torch.cat([logits for _, logits in passed])[keep]

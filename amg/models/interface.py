@@ -26,6 +26,14 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class FittedImage:
+    """A crop as it goes to the device: `pixels` uint8 RGB (h, w, 3), and where they come to lie."""
+
+    pixels: np.ndarray
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
     """The M masks of a batch of prompts that passed the predicted-IoU filter, prompt by prompt.
 
@@ -85,8 +93,12 @@ class PromptableModel(Protocol):
         """What decoding a point needs at most, from prompt to logits."""
         ...
 
-    def preprocess(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[Frame]]:
-        """Crops (H, W, 3) uint8 RGB of any sizes to one batch (B, 3, S, S), and their frames."""
+    def fit(self, image: np.ndarray) -> FittedImage:
+        """What a crop (H, W, 3) uint8 RGB of any size needs of the CPU. Safe in threads."""
+        ...
+
+    def collate(self, images: Sequence[FittedImage]) -> torch.Tensor:
+        """Crops to one batch (B, 3, S, S) on the device, as `encode` takes it."""
         ...
 
     def encode(self, pixels: torch.Tensor) -> Iterable[Any]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from amg.models.decoding import ImageDecoder, bytes_per_point
-from amg.models.interface import Candidates, Frame, ModelInfo, is_plain_wanted
+from amg.models.interface import Candidates, FittedImage, Frame, ModelInfo, is_plain_wanted
 from amg.models.precision import Precision
 from amg.models.prompt_encoder import PromptEncoder
 
@@ -44,6 +44,19 @@ class PromptedModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.pixel_mean.device
+
+    @abstractmethod
+    def fit(self, image: np.ndarray) -> FittedImage:
+        """What a crop (H, W, 3) uint8 RGB of any size needs of the CPU. Safe in threads."""
+
+    @abstractmethod
+    def collate(self, images: Sequence[FittedImage]) -> torch.Tensor:
+        """Crops to one batch (B, 3, S, S) on the device, as `encode` takes it."""
+
+    def preprocess(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[Frame]]:
+        """Crops (H, W, 3) uint8 RGB of any sizes to one batch (B, 3, S, S), and their frames."""
+        fitted = [self.fit(image) for image in images]
+        return self.collate(fitted), [image.frame for image in fitted]
 
     def decode(
         self,

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from amg.models.decoding import ImageDecoder
-from amg.models.interface import Frame
+from amg.models.interface import FittedImage, Frame
 from amg.models.mask_decoder import MaskDecoder
 from amg.models.precision import encoder_in
 from amg.models.prompt_encoder import PromptEncoder
@@ -69,17 +69,18 @@ class SAMModel(PromptedModel):
         cast(ImageEncoder, self.image_encoder).set_imgsz(size_hw)
         self.prompt_encoder.set_imgsz(size_hw)
 
-    def preprocess(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[Frame]]:
-        """Resize the longest side to the input's, normalise, pad right and bottom with zeros.
+    def fit(self, image: np.ndarray) -> FittedImage:
+        """Resize the longest side of (H, W, 3) uint8 RGB to the input's."""
+        frame = self._frame((image.shape[0], image.shape[1]))
+        return FittedImage(_resize(image, frame.resized_hw), frame)
 
-        images: (H, W, 3) uint8 RGB, of any sizes. Gives (B, 3, S, S) and a frame for each.
-        """
+    def collate(self, images: Sequence[FittedImage]) -> torch.Tensor:
+        """Normalise, and pad right and bottom with zeros: (B, 3, S, S)."""
         pixels = self.pixel_mean.new_zeros(len(images), 3, self.imgsz, self.imgsz)
-        frames = [self._frame((image.shape[0], image.shape[1])) for image in images]
-        for target, image, frame in zip(pixels, images, frames, strict=True):
-            h, w = frame.resized_hw
-            target[:, :h, :w] = self._normalise(_resize(image, frame.resized_hw))
-        return pixels, frames
+        for target, image in zip(pixels, images, strict=True):
+            h, w = image.frame.resized_hw
+            target[:, :h, :w] = self._normalise(image.pixels)
+        return pixels
 
     def _normalise(self, image: np.ndarray) -> torch.Tensor:
         """(H, W, 3) uint8 to (3, H, W) float of about zero mean and unit deviation."""

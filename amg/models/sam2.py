@@ -15,7 +15,7 @@ from torch import nn
 
 from amg.models.decoding import ImageDecoder
 from amg.models.fpn_neck import ImageEncoder
-from amg.models.interface import Frame
+from amg.models.interface import FittedImage, Frame
 from amg.models.layers import MLP
 from amg.models.precision import encoder_in
 from amg.models.prompt_encoder import PromptEncoder
@@ -172,16 +172,18 @@ class SAM2Model(PromptedModel, TracksObjects):
         self.image_size = size_hw[0]
         self.sam_prompt_encoder.set_imgsz(size_hw, self.backbone_stride)
 
-    def preprocess(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[Frame]]:
-        """Stretch to the square input, antialiased, and normalise.
+    def fit(self, image: np.ndarray) -> FittedImage:
+        """The pixels of (H, W, 3) uint8 RGB as they are: it is the device that resizes them."""
+        input_hw = (self.imgsz, self.imgsz)
+        own = np.array(image, order="C")  # torch takes no flipped view, and none read-only
+        return FittedImage(own, Frame((image.shape[0], image.shape[1]), input_hw, input_hw))
 
-        images: (H, W, 3) uint8 RGB, of any sizes. Gives (B, 3, S, S) and a frame for each.
-        """
+    def collate(self, images: Sequence[FittedImage]) -> torch.Tensor:
+        """Stretch to the square input, antialiased, and normalise: (B, 3, S, S)."""
         input_hw = (self.imgsz, self.imgsz)
         pixels = self.pixel_mean.new_empty(len(images), 3, *input_hw)
         for target, image in zip(pixels, images, strict=True):
-            own = np.array(image, order="C")  # torch takes no flipped view, and none read-only
-            whole = torch.from_numpy(own).to(self.device).permute(2, 0, 1).contiguous()
+            whole = torch.from_numpy(image.pixels).to(self.device).permute(2, 0, 1).contiguous()
             stretched = F.interpolate(
                 whole.unsqueeze(0).float() / 255,
                 input_hw,
@@ -190,7 +192,7 @@ class SAM2Model(PromptedModel, TracksObjects):
                 antialias=True,
             )
             target.copy_((stretched[0] - self.pixel_mean) / self.pixel_std)
-        return pixels, [Frame((i.shape[0], i.shape[1]), input_hw, input_hw) for i in images]
+        return pixels
 
     def forward_image(self, img_batch: torch.Tensor) -> dict[str, Any]:
         """Map images (B, 3, S, S) to the features that the memory and the decoder work on.

@@ -45,7 +45,8 @@ def test_time_counts_for_the_stage_it_was_spent_in(ours, photos, monkeypatch):
         return slow
 
     for owner, name, seconds in (
-        (ours.model, "preprocess", 1),
+        (ours.model, "fit", 1),
+        (ours.model, "collate", 3),
         (ours.model, "encode", 2),
         (filters, "measure_masks", 100),
         (waiting, "suppress_duplicates", 1000),
@@ -63,7 +64,7 @@ def test_time_counts_for_the_stage_it_was_spent_in(ours, photos, monkeypatch):
     monkeypatch.setattr(ours.model, "decode", decode)
     slowed = MaskGenerator(ours.model, CONFIG, heartbeat=taking(100_000, lambda: None))
     assert profile_stages(ours.model, lambda: slowed.generate(photos["coffee"])) == {
-        "encode": 3,
+        "encode": 6,
         "decode": 25,  # 16 points are two batches
         "measure": 200,
         "nms": 4000,

@@ -1,5 +1,7 @@
 """The generator against the original on real photos, with the built-in model's weights."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,25 @@ def test_a_batch_gives_what_single_images_give(nano, photos):
         assert report.n_ours > 0
 
 
+@pytest.mark.parametrize("layers", [0, 1])
+def test_images_prepared_in_threads_give_the_same_masks(nano, photos, layers):
+    images = [photos[name].copy() for name in ("astronaut", "coffee", "cat")]
+    config = _config({**BEYOND, "crop_n_layers": layers, "encoder_batch_size": 3})
+    generator = MaskGenerator(nano, config)
+    expected = [result.masks for result in generator.generate_batch(images)]
+    with ThreadPoolExecutor(3) as pool:
+        prepared = list(pool.map(generator.prepare, images))
+    for image in images:
+        image[:] = 0  # nobody looks at it any more
+    assert [result.masks for result in generator.generate_batch(prepared)] == expected
+    assert [len(masks) > 5 for masks in expected] == [True] * 3
+    mixed = [prepared[0], photos["coffee"], prepared[2]]
+    assert [result.masks for result in generator.generate_batch(mixed)] == expected
+    assert generator.generate(prepared[1]).size_hw == photos["coffee"].shape[:2]
+    n_crops = 1 if layers == 0 else 5
+    assert prepared[0].nbytes == n_crops * nano.imgsz**2 * 3  # its crops are square, as it is
+
+
 def test_masks_agree_with_their_own_numbers(nano, photos):
     image = photos["rocket"]
     result = MaskGenerator(nano, _config({"points_per_side": 8})).generate(image)
@@ -169,8 +190,11 @@ def test_tiles_of_masks_do_not_change_them(nano, photos, monkeypatch):
     ],
 )
 def test_what_is_no_image_is_refused(nano, image):
+    generator = MaskGenerator(nano)
     with pytest.raises(ImageError, match=r"images\[0\]"):
-        MaskGenerator(nano).generate(image)
+        generator.generate(image)
+    with pytest.raises(ImageError, match="image: expected"):
+        generator.prepare(image)
 
 
 @pytest.mark.slow

@@ -142,6 +142,15 @@ def test_preprocess_gives_the_originals_pixels(models, size_hw):
 
 
 @pytest.mark.filterwarnings("error")
+def test_a_fitted_image_keeps_nothing_of_the_array(models):
+    image = make_image((90, 120))
+    fitted = models[0].fit(image[10:])
+    pixels = models[0].collate([fitted])
+    image[:] = 0
+    assert torch.equal(models[0].collate([fitted]), pixels)
+    assert fitted.frame.size_hw == (80, 120)
+
+
 def test_preprocess_takes_any_array(models):
     """BGR turned around, and bytes that belong to someone else."""
     ours, _ = models

@@ -24,6 +24,9 @@ class StubGenerator:
         self.heartbeat = heartbeat
         self.sleep_s = float(os.environ.get(SLEEP_VARIABLE, "0"))
 
+    def prepare(self, image):
+        return image
+
     def generate_batch(self, images):
         return [self._one(image) for image in images]
 

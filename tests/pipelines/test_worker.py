@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +23,9 @@ class FailingGenerator:
 
     def __init__(self, error, smallest=1):
         self.error, self.smallest = error, smallest
+
+    def prepare(self, image):
+        return image
 
     def generate_batch(self, images):
         if any(image.min() == 255 for image in images) and self.smallest > 0:
@@ -70,6 +74,16 @@ def test_out_of_memory_is_met_with_smaller_steps(tmp_path):
     assert [row.status for row in rows] == ["empty"] * 5
 
 
+def test_an_image_that_cannot_be_prepared_is_segmented_as_it_is(tmp_path):
+    class Unprepared(FailingGenerator):
+        def prepare(self, image):
+            raise MemoryError("no room for its crops")
+
+    _, rows, _ = _run(tmp_path, Unprepared(RuntimeError("a bug")))
+    assert [row.status for row in rows] == ["empty", "empty", "crashed", "empty", "empty"]
+    assert rows[2].error == "RuntimeError: a bug"
+
+
 def test_a_lost_device_ends_the_worker(tmp_path):
     with pytest.raises(torch.AcceleratorError):
         _run(tmp_path, FailingGenerator(torch.AcceleratorError("CUDA error: illegal address")))
@@ -102,7 +116,7 @@ def test_images_are_announced_before_they_are_read(tmp_path, monkeypatch):
         return (tmp_path / source.image_id).read_bytes()
 
     monkeypatch.setattr("pipelines.prefetch.read_source", read)
-    loaded = list(load_ahead(sources, RunConfig(), announced.append))
+    loaded = list(load_ahead(sources, RunConfig(), np.asarray, announced.append))
     assert [image.index for image in loaded] == announced == list(range(6))
 
 
@@ -113,7 +127,7 @@ def _pictures(folder, n):
 
 
 @pytest.mark.parametrize("budget", [1, 30_000, 70_000, 10**9])
-def test_decoded_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
+def test_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
     """At most the budget, or one image that is larger than it, waits at any time."""
     sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
     most = used = 0
@@ -134,12 +148,33 @@ def test_decoded_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
     monkeypatch.setattr(ByteBudget, "give_back", counted_give_back)
     config = RunConfig(prefetch_bytes=budget, decode_threads=4)
     loaded = []
-    for image in load_ahead(sources, config):
+    for image in load_ahead(sources, config, lambda rgb: rgb[:50]):
         time.sleep(0.005)
         loaded.append(image)
-    assert [int(image.image.rgb[0, 0, 0]) for image in loaded] == list(range(12))
+    assert [int(image.image[0, 0, 0]) for image in loaded] == list(range(12))
     assert most <= max(budget, 30_000)
     assert used == 0
+
+
+def test_images_wait_for_room_that_prepared_ones_take(tmp_path):
+    """Crops may take more than their image: then fewer are decoded ahead."""
+    sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
+    lock, alive, most = threading.Lock(), 0, 0
+
+    def prepare(rgb):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return np.concatenate([rgb] * 10)  # 300,000 bytes
+
+    config = RunConfig(prefetch_bytes=600_000, decode_threads=3)
+    for _ in load_ahead(sources, config, prepare):
+        time.sleep(0.02)
+        with lock:
+            alive -= 1
+    # Two fill the budget; one is with its taker, and each thread may have begun one more.
+    assert 1 < most <= 2 + 1 + 3
 
 
 def test_bad_images_keep_their_turn(tmp_path):
@@ -147,15 +182,15 @@ def test_bad_images_keep_their_turn(tmp_path):
     for i in (0, 3, 4):
         (folder / f"{i:02d}.png").write_bytes(b"")
     sources = list(enumerate(list_sources([folder])))
-    loaded = list(load_ahead(sources, RunConfig(prefetch_bytes=1, decode_threads=3)))
+    config = RunConfig(prefetch_bytes=1, decode_threads=3)
+    loaded = list(load_ahead(sources, config, np.asarray))
     assert [image.index for image in loaded if image.image is None] == [0, 3, 4]
 
 
 def test_leaving_early_ends_the_threads(tmp_path):
     before = threading.active_count()
-    loaded = load_ahead(
-        list(enumerate(list_sources([_pictures(tmp_path, 12)]))), RunConfig(prefetch_bytes=1)
-    )
+    sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
+    loaded = load_ahead(sources, RunConfig(prefetch_bytes=1), np.asarray)
     next(loaded)
     loaded.close()
     assert threading.active_count() == before
