@@ -1,7 +1,12 @@
 """Removing duplicates: non-maximum suppression of boxes, best score first."""
 
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
 import torch
-from torchvision.ops import batched_nms
+
+_MANY_ON_CPU, _MANY = 1_000, 25_000  # boxes; torchvision says 4,000 and 100,000 coordinates
 
 
 def suppress_duplicates(
@@ -11,7 +16,28 @@ def suppress_duplicates(
 
     Two boxes are duplicates if their IoU is above the threshold. Boxes are (x0, y0, x1, y1).
     """
-    # With one category this is plain NMS, but above a thousand boxes torchvision takes another
-    # path, which orders ties in its own way: the original's order is that one.
-    one_category = torch.zeros_like(scores)
-    return batched_nms(boxes_xyxy.float(), scores.float(), one_category, iou_threshold)
+    boxes, scores = boxes_xyxy.float(), scores.float()
+    keep = _nms(boxes, scores, iou_threshold)
+    if len(boxes) <= (_MANY_ON_CPU if boxes.device.type == "cpu" else _MANY):
+        return keep
+    # The original calls `torchvision.ops.batched_nms`, which orders ties of so many boxes anew.
+    keep = keep.sort().values
+    return keep[scores[keep].sort(descending=True).indices]
+
+
+def _load_nms() -> Any:
+    """Load torchvision's compiled NMS without the import of its package: 1.5 s and 170 MB less."""
+    package = find_spec("torchvision")
+    for folder in package.submodule_search_locations or () if package else ():
+        for library in Path(folder).glob("_C*.so"):
+            try:
+                torch.ops.load_library(library)
+            except OSError:  # the package itself says best what is wrong
+                break
+    if not hasattr(torch.ops.torchvision, "nms"):
+        import torchvision  # noqa: F401, PLC0415 - as it is meant to be loaded
+
+    return torch.ops.torchvision.nms
+
+
+_nms = _load_nms()

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +40,7 @@ def test_is_idempotent_and_leaves_no_duplicates(boxes_xywh, seed, threshold):
 
 
 def test_ties_of_many_boxes_are_in_the_originals_order():
-    """Above a thousand boxes torchvision takes another path, with an unstable sort."""
+    """Above a thousand boxes torchvision takes another way, with an unstable sort."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.randint(0, 3000, (1500, 2), generator=generator)
     boxes = torch.cat([corners, corners + 40], dim=1)
@@ -49,3 +52,28 @@ def test_ties_of_many_boxes_are_in_the_originals_order():
 def test_ties_stay_in_their_order():
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60]])
     assert suppress_duplicates(boxes, torch.ones(3), 0.7).tolist() == [0, 2]
+
+
+def test_no_box_at_all():
+    assert suppress_duplicates(torch.zeros(0, 4), torch.zeros(0), 0.7).tolist() == []
+
+
+def test_the_kernel_comes_without_the_rest_of_torchvision():
+    """Whose import takes longer than torch's; and with it, where its file has another name."""
+    code = (
+        "import sys; import amg.generate.nms; print('torchvision' in sys.modules); "
+        "import torchvision.ops"  # still works after
+    )
+    assert _run(code) == "False\n"
+    without = (
+        "import torch, sys; from pathlib import Path; Path.glob = lambda *_: [];"
+        "from amg.generate.nms import suppress_duplicates;"
+        "kept = suppress_duplicates(torch.tensor([[0, 0, 9, 9]] * 2), torch.ones(2), 0.5);"
+        "print('torchvision' in sys.modules, kept.tolist())"
+    )
+    assert _run(without) == "True [0]\n"
+
+
+def _run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
