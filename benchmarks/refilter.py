@@ -50,18 +50,18 @@ def make_source(root: Path, n_images: int) -> Path:
 
 def main(
     images: Annotated[int, typer.Option(min=1)] = 10_000,
-    processes: Annotated[int, typer.Option(min=1)] = 2,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Print seconds, of the clock and of all processors, from the start to the last commit."""
     with tempfile.TemporaryDirectory() as root:
         source = make_source(Path(root), images)
         n_masks = open_run(source).tally.masks
         size = sum(commit.n_bytes for commit in open_run(source).commits.values())
-        typer.echo(f"{images} images, {n_masks} masks, {size / 1e6:.0f} MB; {processes} processes")
+        typer.echo(f"{images} images, {n_masks} masks, {size / 1e6:.0f} MB; {workers} workers")
         for name, changes in WAYS.items():
             started, busy = time.perf_counter(), _processor_s()
             report = refilter_run(
-                source, Path(root) / name.replace(" ", "-"), changes, processes=processes
+                source, Path(root) / name.replace(" ", "-"), changes, workers=workers
             )
             seconds = time.perf_counter() - started
             typer.echo(

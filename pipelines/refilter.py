@@ -34,6 +34,7 @@ from amg.io.run_folder import (
 from amg.io.schema import FAILED, SCHEMA_VERSION, ImageRow
 from amg.io.shards import read_shard
 from amg.io.storage import Storage, open_storage
+from amg.ops.processes import workers_for
 from pipelines.driver import Watch
 from pipelines.lease import hold_lease, hold_planning_lease
 from pipelines.messages import Progress, ShardResult, ShardTask, WorkerSetup
@@ -76,14 +77,15 @@ def refilter_run(
     changes: Mapping[str, Any],
     *,
     approximate: bool = False,
-    processes: int = 2,
+    workers: int | None = None,
     overwrite: bool = False,
     watch: Watch = lambda _: None,
 ) -> RunReport:
     """Make the run `out` of the rows of `source`, with some parameters of its generator changed.
 
     approximate: allow changes after which masks may differ from those of a fresh run; plan and
-    report say so then. What `out` holds of the same is gone on with.
+    report say so then. workers: processes that share the shards; None: one for each core, where
+    there are many. What `out` holds of the same is gone on with.
 
     Raises ConfigError for changes that cannot be made, RunError for a source that is not complete
     and an `out` that holds another run, else as `Run.execute`.
@@ -94,7 +96,8 @@ def refilter_run(
     if reasons and not approximate:
         raise ConfigError(*reasons, "a run with keep_candidates allows it; or give --approximate")
     storage = open_storage(out)
-    config = _configure(read_config(open_storage(source)), wanted, processes)
+    n_workers = workers_for(origin.plan.n_shards, workers)
+    config = _configure(read_config(open_storage(source)), wanted, n_workers)
     with Signals() as signals, hold_lease(storage) as lease:
         with hold_planning_lease(storage):
             _check_not_itself(storage, origin)
@@ -122,7 +125,7 @@ def open_origin(source: str | os.PathLike[str]) -> Origin:
     return Origin(storage.address, plan, commits, generator)
 
 
-def _configure(source: Config, wanted: GeneratorConfig, processes: int) -> Config:
+def _configure(source: Config, wanted: GeneratorConfig, n_workers: int) -> Config:
     """The source's configuration, with the new parameters, for processes of this machine.
 
     Failed rows were accepted in the source: they stop nothing here.
@@ -131,7 +134,7 @@ def _configure(source: Config, wanted: GeneratorConfig, processes: int) -> Confi
         update={
             "generator": wanted,
             "run": source.run.model_copy(update={"max_failure_rate": 1.0}),
-            "engine": EngineConfig(max_workers=processes),
+            "engine": EngineConfig(max_workers=n_workers),
         }
     )
 

@@ -1,11 +1,9 @@
 """Is a run's folder what it claims to be? Every committed byte is looked at again."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from multiprocessing import get_context
+from functools import partial
 from typing import BinaryIO
 
 from amg.errors import AmgError, RleError
@@ -15,6 +13,7 @@ from amg.io.schema import ImageRow
 from amg.io.shards import read_shard
 from amg.io.storage import open_storage
 from amg.ops import rle
+from amg.ops.processes import map_in_processes, workers_for
 from amg.records import Mask
 
 _SHOWN_PER_SHARD = 5
@@ -29,24 +28,30 @@ class Verdict:
     problems: tuple[str, ...]
 
 
-def verify(out: str, processes: int = 1) -> Iterator[Verdict]:
+def verify(
+    out: str,
+    workers: int | None = 1,
+    watch: Callable[[int, int, str], None] = lambda done, of, what: None,
+) -> Iterator[Verdict]:
     """Compare each commit with its file, and each file with the plan; then the whole.
 
     Checked: a commit for every shard, the file's sha256, its rows' ids against the plan in order,
     its counts, and each mask's RLE: valid, of the image's size and with the stored area; and that
     parents are masks of the image, and larger.
 
+    workers: processes that share the shards; None: one for each core, where there are many. `watch`
+    hears of shards done, of how many, and that they are shards.
+
     Raises RunError for a folder without a plan, or with commits of another.
     """
     storage = open_storage(out)
     plan = require_plan(storage)
     commits = read_commits(storage, plan)
-    if processes > 1:
-        # Not forked: an object store's client has threads here, which a fork would lack.
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            yield from pool.map(_check, repeat(out), repeat(plan), commits.values())
-    else:
-        yield from (_check(out, plan, commit) for commit in commits.values())
+    n_workers = workers_for(len(commits), workers)
+    verdicts = map_in_processes(partial(_check, out, plan), iter(commits.values()), n_workers)
+    for done, verdict in enumerate(verdicts, 1):
+        watch(done, len(commits), "shards")
+        yield verdict
     yield Verdict(None, 0, tuple(_check_whole(len(commits), plan, storage.size(SUCCESS))))
 
 

@@ -14,6 +14,7 @@ from amg.cli.options import (
     DeviceOption,
     InputsArgument,
     ModelOption,
+    ProcessesOption,
     SetOption,
     errors,
     resolve_config,
@@ -39,7 +40,7 @@ def evaluate(
     max_masks: Annotated[
         str, typer.Option(help="How many masks of an image count; all are counted beside.")
     ] = "1,10,100,1000",
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    workers: ProcessesOption = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Where to write the result besides.")
     ] = None,
@@ -50,7 +51,7 @@ def evaluate(
     except ModuleNotFoundError as error:
         raise ConfigError(f"amg eval needs {error.name}: `pip install '.[eval]'`") from error
 
-    options = Options(rank, _parse_max_masks(max_masks), processes)
+    options = Options(rank, _parse_max_masks(max_masks), workers)
     with CountDisplay(errors) as display:
         evaluation = evaluate(out, against, options, display.update)
     _print(evaluation)

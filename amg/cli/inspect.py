@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from amg.cli.options import EXIT_INCOMPLETE, EXIT_SOME_FAILED, EXIT_STORAGE, RunArgument, errors
+from amg.cli.options import (
+    EXIT_INCOMPLETE,
+    EXIT_SOME_FAILED,
+    EXIT_STORAGE,
+    ProcessesOption,
+    RunArgument,
+    errors,
+)
+from amg.cli.progress import CountDisplay
 from amg.cli.run import describe
 
 
@@ -31,17 +39,18 @@ def status(
 
 def verify(
     out: RunArgument,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    workers: ProcessesOption = None,
 ) -> None:
     """Look at every committed byte again: ids, sha256, footers, masks. Exit code 5: damaged."""
     from pipelines.verify import verify as check  # noqa: PLC0415
 
     n_rows = n_problems = 0
-    for verdict in check(out, processes):
-        n_rows += verdict.n_rows
-        n_problems += len(verdict.problems)
-        for problem in verdict.problems:
-            errors.print(problem, markup=False, soft_wrap=True)
+    with CountDisplay(errors) as display:
+        for verdict in check(out, workers, display.update):
+            n_rows += verdict.n_rows
+            n_problems += len(verdict.problems)
+            for problem in verdict.problems:
+                errors.print(problem, markup=False, soft_wrap=True)
     errors.print(f"{n_rows} rows, {n_problems} problems")
     if n_problems:
         raise typer.Exit(EXIT_STORAGE)

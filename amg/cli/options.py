@@ -57,6 +57,12 @@ AddressOption = Annotated[
 WorkersOption = Annotated[
     str | None, typer.Option(help="How many, e.g. 4; or MIN:MAX, added as resources appear.")
 ]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Processes that share the work; default: by cores, 8 at most."
+    ),
+]
 CpusOption = Annotated[float | None, typer.Option(min=0, help="CPUs that Ray gives a worker.")]
 GpusOption = Annotated[
     float | None, typer.Option(min=0, help="GPUs that Ray gives a worker; 0.5 shares one.")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from amg.cli.options import OutOption, RunArgument, errors
+from amg.cli.options import OutOption, ProcessesOption, RunArgument, errors
 from amg.cli.progress import RunDisplay
 from amg.cli.run import ProgressOption, conclude
 
@@ -48,7 +48,7 @@ def refilter(
     approximate: Annotated[
         bool, typer.Option(help="Allow what may differ from a fresh run's masks.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 2,
+    workers: ProcessesOption = None,
     overwrite: Annotated[bool, typer.Option(help="Delete the run that OUT holds.")] = False,
     progress: ProgressOption = None,
 ) -> None:
@@ -80,7 +80,7 @@ def refilter(
             out,
             changes,
             approximate=approximate,
-            processes=workers,
+            workers=workers,
             overwrite=overwrite,
             watch=display.update,
         )

@@ -17,7 +17,7 @@ from amg.errors import EvaluationError
 from amg.evaluate.bsds_truth import read_drawings
 from amg.evaluate.edge_map import read_edge_map
 from amg.evaluate.results import EdgeScore
-from amg.evaluate.shards import map_in_processes
+from amg.ops.processes import map_in_processes, workers_for
 
 N_THRESHOLDS = 99
 TOLERANCE = 0.0075
@@ -64,14 +64,15 @@ class EdgeCounts:
 
 
 def score_edge_maps(
-    pairs: Sequence[tuple[Path, Path]], processes: int, watch: Callable[[int], None]
+    pairs: Sequence[tuple[Path, Path]], workers: int | None, watch: Callable[[int], None]
 ) -> EdgeScore:
     """Score edge maps, each with its photo's file of drawings.
 
     `watch` hears how many are done. Raises EvaluationError for files that cannot be compared.
     """
     counts = []
-    for count in map_in_processes(_score_files, iter(pairs), processes):
+    n_workers = workers_for(len(pairs), workers)
+    for count in map_in_processes(_score_files, iter(pairs), n_workers):
         counts.append(count)
         watch(len(counts))
     return summarise_edges(counts)

@@ -28,11 +28,14 @@ Score = TypeVar("Score")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to compare: by which score masks are ranked, and how many of an image count."""
+    """How to compare: by which score masks are ranked, and how many of an image count.
+
+    `workers` are processes that share the work; None: one for each core, where there is much.
+    """
 
     rank: Rank = Rank.MEAN
     max_masks: Sequence[int] = (1, 10, 100, 1000)
-    processes: int = 1
+    workers: int | None = 1
 
 
 _DEFAULTS = Options()
@@ -94,7 +97,7 @@ class _Work:
             self.ids_by_file,
             partners.by_id,
             judge,
-            self.options.processes,
+            self.options.workers,
             **options,
         ):
             scores += done
@@ -176,7 +179,7 @@ def _evaluate_edges(out: str, against: str, options: Options, watch: Watch) -> E
         raise EvaluationError(f"{out} holds neither a run nor edge maps (.png)")
     partners = find_partners(maps, list_bsds(Path(against)))
     pairs = [(maps[image_id], truth) for image_id, truth in partners.by_id.items()]
-    score = score_edge_maps(pairs, options.processes, lambda done: watch(done, len(pairs)))
+    score = score_edge_maps(pairs, options.workers, lambda done: watch(done, len(pairs)))
     return Evaluation(
         kind="edges",
         out=out,

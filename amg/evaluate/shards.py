@@ -1,21 +1,18 @@
 """A run's committed shards, worked through by several processes, with few of them in memory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any, Generic, TypeVar
 
 from amg.errors import EvaluationError, RleError
 from amg.io.schema import FAILED, ImageRow
 from amg.io.shards import read_ids, read_shard
 from amg.io.storage import open_storage
+from amg.ops.processes import map_in_processes, workers_for
 from amg.results import RunResults
 
 Truth = TypeVar("Truth")
 Score = TypeVar("Score")
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 Judge = Callable[[ImageRow, Any], Score]
 """Scores one image's row against its ground truth; pickled on its way to other processes."""
 
@@ -58,12 +55,13 @@ def score_run(
     ids_by_file: Mapping[str, Sequence[str]],
     by_id: Mapping[str, Truth],
     judge: Judge[Score],
-    processes: int,
+    workers: int | None,
     score_file: Callable[[ShardTask[Truth, Score]], list[ImageScore[Score]]] | None = None,
 ) -> Iterator[list[ImageScore[Score]]]:
     """Score the images that have a ground truth, a list of them for each file, in order.
 
-    `score_file` is what scores a file, if not `score_shard`.
+    workers: processes that share the files, None chooses; `score_file` is what scores a file, if
+    not `score_shard`.
 
     Raises EvaluationError, RleError, ShardError or StorageError for what cannot be compared.
     """
@@ -72,7 +70,8 @@ def score_run(
         for file, image_ids in ids_by_file.items()
     )
     tasks = (task for task in tasks if task.truths)
-    yield from map_in_processes(score_file or score_shard, tasks, processes)
+    n_workers = workers_for(len(ids_by_file), workers)
+    yield from map_in_processes(score_file or score_shard, tasks, n_workers)
 
 
 def score_shard(task: ShardTask[Truth, Score]) -> list[ImageScore[Score]]:
@@ -99,28 +98,3 @@ def check_size(row: ImageRow, size_hw: tuple[int, int]) -> None:
     """Raises OtherSizeError where an image of that size cannot be the row's."""
     if row.height is not None and (row.height, row.width) != size_hw:
         raise OtherSizeError(f"{row.height} x {row.width} is not {size_hw[0]} x {size_hw[1]}")
-
-
-def map_in_processes(
-    function: Callable[[Task], Result], tasks: Iterator[Task], processes: int
-) -> Iterator[Result]:
-    """The function's results in order, from several processes; with one, from this.
-
-    Tasks are taken from the iterator when a process is nearly free: few exist at once.
-    """
-    if processes == 1:
-        yield from map(function, tasks)
-        return
-    # Not forked: an object store's client has threads here, which a fork would lack.
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        waiting: list[Future[Result]] = []
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(function, task))
-                if len(waiting) >= 2 * processes:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -10,7 +10,7 @@ import torch
 import typer
 
 from amg.models.checkpoint import save_weights
-from pipelines.train.train import trained_model
+from pipelines.train.trainer import trained_model
 
 
 def main(

@@ -10,6 +10,9 @@ from itertools import permutations
 import torch
 import torch.nn.functional as F
 
+_SINGLE_MASK_REGION = 1  # the mask for unambiguous prompts means the object
+_BORDER_GAIN = 3.0
+
 
 def pairwise_mask_loss(
     logits: torch.Tensor,
@@ -90,3 +93,24 @@ def affinity_logits(
     at_points = embedding[:, cells[:, 1], cells[:, 0]].T
     filters = project(at_points).unflatten(1, (-1, len(embedding) + 1))
     return filters[..., :-1] @ embedding.flatten(1) + filters[..., -1:]
+
+
+def mask_and_score_loss(
+    logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, balance: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits (N, 4, P), scores (N, 4), targets (N, 3, P): all masks drawn, all scores right."""
+    weights = border_weights(targets, _BORDER_GAIN)
+    pairwise = pairwise_mask_loss(logits, targets, balance, weights)
+    single = pairwise[:, 0, _SINGLE_MASK_REGION].mean()
+    multiple = matched_loss(pairwise[:, 1:]).mean()
+    iou = pairwise_iou(logits, targets)
+    # A mask is good if it is any of the regions at its point: that is what ranking needs.
+    best_iou = torch.cat([iou[:, :1, _SINGLE_MASK_REGION], iou[:, 1:].amax(2)], dim=1)
+    score_error = (scores - best_iou).square().mean()
+    metrics = {
+        "iou_part": iou[:, 1:, 0].amax(1).mean(),
+        "iou_object": iou[:, 1:, 1].amax(1).mean(),
+        "iou_group": iou[:, 1:, 2].amax(1).mean(),
+        "score_rmse": score_error.sqrt(),
+    }
+    return multiple + 0.3 * single + score_error, metrics

@@ -80,10 +80,10 @@ def _kept(out, name):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_against_coco(out, bits, tmp_path, processes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_against_coco(out, bits, tmp_path, workers):
     truth = write_json(tmp_path / "instances.json", _truth(bits))
-    options = ["--processes", processes, "--json", tmp_path / "new" / "copy.json"]
+    options = ["--workers", workers, "--json", tmp_path / "new" / "copy.json"]
     said = _amg("eval", out, "--against", truth, "--max-masks", "1,5", *options)
     assert "10 images compared" in said
     assert "1 of them failed: they count as without masks." in said
@@ -111,7 +111,7 @@ def test_only_the_same_comparison_takes_the_place_of_another(out, bits, tmp_path
         ("b", "--rank", "mean"),
         ("a", "--rank", "stability"),
         ("a", "--max-masks", "1,5"),
-        ("a/../a", "--processes", "2", "--max-masks", "5,1"),  # the same as that before
+        ("a/../a", "--workers", "2", "--max-masks", "5,1"),  # the same as that before
     ]
     counts = []
     for folder, *options in runs:
@@ -183,13 +183,13 @@ def _iou(first, second):
     return (first & second).sum() / (first | second).sum()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_against_another_run(folder, out, tmp_path, processes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_against_another_run(folder, out, tmp_path, workers):
     """In other shards and with half of each mask."""
     half = tmp_path / "half"
     config = load_config(None, [*QUICK, "run.images_per_shard=3"])
     Run([folder], half, config, make_generator=make_half).execute()
-    said = _amg("eval", half, "--against", out, "--processes", processes)
+    said = _amg("eval", half, "--against", out, "--workers", workers)
     assert re.search(r"│ masks of the reference +│ 9 ", said)
     result = _kept(half, "out-run")["comparison"]
     assert (result["n_images"], result["n_reference"], result["n_ours"]) == (10, 9, 9)
@@ -202,7 +202,7 @@ def test_against_another_run(folder, out, tmp_path, processes):
     assert result["mean_best_iou"] == pytest.approx(np.mean(ious))
     assert result["n_matched"] == sum(iou >= 0.5 for iou in ious)
     assert result["n_exact"] == 1  # the image that failed in both
-    _amg("eval", out, "--against", out, "--processes", processes)
+    _amg("eval", out, "--against", out, "--workers", workers)
     same = _kept(out, "out-run")["comparison"]
     assert (same["n_exact"], same["n_identical"], same["mean_best_iou"]) == (10, 9, 1)
 

@@ -95,7 +95,7 @@ def test_damage_exits_with_five(out):
     (shard, *_) = open_run(out).commits.values()
     (out / shard.file).write_bytes(b"PAR1 or so")
     _check(_amg("verify", out), 5, shard.file, "sha256")
-    _check(_amg("verify", out, "--processes", 2), 5, shard.file)
+    _check(_amg("verify", out, "--workers", 2), 5, shard.file)
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "gc", "retry-failed"])

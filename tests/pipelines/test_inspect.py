@@ -40,8 +40,8 @@ def _commits(out):
     return read_commits(storage, require_plan(storage))
 
 
-def _problems(out, processes=1):
-    return [text for verdict in verify(str(out), processes) for text in verdict.problems]
+def _problems(out, workers=1):
+    return [text for verdict in verify(str(out), workers) for text in verdict.problems]
 
 
 def _files(out):
@@ -81,9 +81,9 @@ def test_a_summary_adds_up_the_commits(out):
     assert not report.is_complete
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_nothing_is_wrong_with_a_good_run(out, processes):
-    verdicts = list(verify(str(out), processes))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_is_wrong_with_a_good_run(out, workers):
+    verdicts = list(verify(str(out), workers))
     assert [(v.shard, v.n_rows, v.problems) for v in verdicts] == [
         (0, 8, ()),
         (1, 8, ()),
@@ -92,14 +92,14 @@ def test_nothing_is_wrong_with_a_good_run(out, processes):
     ]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_changed_byte_is_found(out, processes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_changed_byte_is_found(out, workers):
     commit = _commits(out)[1]
     path = out / commit.file
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
     path.write_bytes(data)
-    problems = _problems(out, processes)
+    problems = _problems(out, workers)
     assert f"{commit.file}: its sha256 is not that of the commit" in problems
     assert all(commit.file in problem for problem in problems)
 

@@ -114,7 +114,7 @@ def test_without_candidates_a_tighter_predicted_iou_is_exact(photo_folder, sourc
 
 
 def test_the_plan_says_what_a_run_was_made_of(sources, tmp_path):
-    refilter_run(sources[0], tmp_path / "new", TIGHT, processes=1)
+    refilter_run(sources[0], tmp_path / "new", TIGHT, workers=1)
     source, plan = (require_plan(open_storage(out)) for out in (sources[0], tmp_path / "new"))
     made_of = plan.identity["refiltered"]
     assert made_of["run_id"] == source.run_id != plan.run_id
@@ -178,7 +178,7 @@ def _refilter_apart(source, out, **environment):
     """The same in a process of its own, that may be killed."""
     code = (
         "import sys; from pipelines.refilter import refilter_run\n"
-        f"refilter_run(sys.argv[1], sys.argv[2], {CHANGES!r}, processes=1)\n"
+        f"refilter_run(sys.argv[1], sys.argv[2], {CHANGES!r}, workers=1)\n"
     )
     return subprocess.run(
         [sys.executable, "-c", code, str(source), str(out)],
@@ -208,7 +208,7 @@ def test_a_kill_at_any_step_loses_nothing(stub_run, expected, tmp_path, point, i
     assert marker.exists(), done.stderr
     assert done.returncode == (0 if in_worker else -signal.SIGKILL)
     before = {path: path.read_bytes() for path in (out / "commits").glob("[0-9]*.json")}
-    assert refilter_run(stub_run, out, CHANGES, processes=1).is_complete
+    assert refilter_run(stub_run, out, CHANGES, workers=1).is_complete
     assert contents(out) == expected
     assert {path: path.read_bytes() for path in before} == before
     assert [problem for verdict in verify(str(out)) for problem in verdict.problems] == []
@@ -219,7 +219,7 @@ def test_what_is_done_is_not_done_again(stub_run, expected, tmp_path):
     refilter_run(stub_run, out, CHANGES)
     (out / commit_file(1)).unlink()
     before = {path.name for path in (out / "data").iterdir()}
-    report = refilter_run(stub_run, out, CHANGES, processes=1)
+    report = refilter_run(stub_run, out, CHANGES, workers=1)
     assert report.session_images == 7
     assert len({path.name for path in (out / "data").iterdir()} - before) == 1
     assert contents(out) == expected

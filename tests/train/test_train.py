@@ -8,7 +8,7 @@ from amg.models.checkpoint import load_weights, save_weights
 from amg.models.fine_tiny_vit import FineFeatures
 from pipelines.train.export import main as export
 from pipelines.train.recipes import RECIPES
-from pipelines.train.train import Settings, Trainer, trained_model
+from pipelines.train.trainer import Settings, Trainer, trained_model
 
 
 @pytest.fixture(autouse=True)

@@ -1,38 +1,17 @@
-"""Train the built-in model `nano` on procedural scenes.
-
-    python -m pipelines.train.train --out work/nano --minutes 240 --processes 2
-
-goes through the phases of a recipe (`recipes.py`): from random weights, on a CPU, by default
-
-1. affinity: encoder and upscaling learn which pixels belong together, without the transformer;
-2. whole: the whole model learns to draw the part, object and group at a point and to score them;
-3. large: the same at the size the model runs at.
-
-A checkpoint every few minutes makes it resumable: the same command goes on where it stopped.
-Processes share each batch; on a busy CPU, processes of one thread each lose less to waiting.
-`--compile` makes a CPU's steps shorter, where a C++ compiler is at hand.
-
-On from the present weights, on a GPU whose calls end after ten minutes, again and again:
-
-    python -m pipelines.train.train --recipe gpu --minutes 25 --call-minutes 9 --out work/nano
-        --init amg/models/weights/nano.safetensors --device cuda --workers 15
-"""
+"""The trainer of the built-in model: a model, its optimisers, and their way through a recipe."""
 
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
-import typer
 from torch import distributed, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amg.models.build import build_nano
@@ -42,23 +21,19 @@ from amg.models.fine_tiny_vit import FineFeatures
 from pipelines.parent import die_with_parent
 from pipelines.train.losses import (
     affinity_logits,
-    border_weights,
-    matched_loss,
+    mask_and_score_loss,
     pairwise_iou,
     pairwise_mask_loss,
 )
+from pipelines.train.optimizers import make_optimizers
 from pipelines.train.prompts import MASK_STRIDE, TrainingBatch, stream_batches
 from pipelines.train.recipes import RECIPES, Phase
 
 logger = logging.getLogger(__name__)
 Step = TypeVar("Step", bound=Callable[..., object])
 _LEVELS = 3
-_WEIGHT_DECAY = 0.03
-_MUON_MOMENTUM = 0.95
-_SINGLE_MASK_REGION = 1  # the mask for unambiguous prompts means the object
 _SAVE_EVERY_S = 300
 _LOG_EVERY_STEPS = 50
-_BORDER_GAIN = 3.0
 
 
 @dataclass
@@ -74,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to train: see `main`. `world` processes share a batch; this one is `rank`."""
+    """The options of the command. `world` processes share a batch; this one is `rank`."""
 
     out: Path
     recipe: str
@@ -102,11 +77,11 @@ class Trainer:
         width = self.model.mask_decoder.transformer_dim // 8
         self.likeness = nn.Linear(width, _LEVELS * (width + 1)).to(self.device)
         self.parameters = [*self.model.parameters(), *self.likeness.parameters()]
-        self.optimizers = _make_optimizers(self.model, self.likeness)
+        self.optimizers = make_optimizers(self.model, self.likeness)
         self.progress = Progress()
         self._encode_pixels = _compiled(self.model.encode_batch, settings.compile)
         self._draw_masks = _compiled(self._draw, settings.compile)
-        self._mask_loss = _compiled(_mask_and_score_loss, settings.compile)
+        self._mask_loss = _compiled(mask_and_score_loss, settings.compile)
         self._called_at = time.monotonic()
 
     def run(self) -> None:
@@ -309,48 +284,6 @@ def _compiled(step: Step, wanted: bool) -> Step:
     return cast(Step, torch.compile(step, dynamic=False)) if wanted else step
 
 
-def _make_optimizers(model: nn.Module, likeness: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the model's linear layers, four fifths of it; AdamW for the rest.
-
-    The heads' last layers are among them, which the source leaves to AdamW. The model card says
-    what it gained. Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks"
-    (2024); its rate is scaled so that AdamW's fits ("Muon is Scalable for LLM Training", 2025).
-    """
-    matrices = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
-    by_muon = {id(matrix) for matrix in matrices}
-    rest = [p for p in (*model.parameters(), *likeness.parameters()) if id(p) not in by_muon]
-    return [
-        torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY),
-        torch.optim.Muon(
-            matrices,
-            momentum=_MUON_MOMENTUM,
-            weight_decay=_WEIGHT_DECAY,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-    ]
-
-
-def _mask_and_score_loss(
-    logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, balance: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits (N, 4, P), scores (N, 4), targets (N, 3, P): all masks drawn, all scores right."""
-    weights = border_weights(targets, _BORDER_GAIN)
-    pairwise = pairwise_mask_loss(logits, targets, balance, weights)
-    single = pairwise[:, 0, _SINGLE_MASK_REGION].mean()
-    multiple = matched_loss(pairwise[:, 1:]).mean()
-    iou = pairwise_iou(logits, targets)
-    # A mask is good if it is any of the regions at its point: that is what ranking needs.
-    best_iou = torch.cat([iou[:, :1, _SINGLE_MASK_REGION], iou[:, 1:].amax(2)], dim=1)
-    score_error = (scores - best_iou).square().mean()
-    metrics = {
-        "iou_part": iou[:, 1:, 0].amax(1).mean(),
-        "iou_object": iou[:, 1:, 1].amax(1).mean(),
-        "iou_group": iou[:, 1:, 2].amax(1).mean(),
-        "score_rmse": score_error.sqrt(),
-    }
-    return multiple + 0.3 * single + score_error, metrics
-
-
 def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, float]]:
     """Batches, each with the seconds since the one before: waiting for data counts."""
     last = time.monotonic()
@@ -367,7 +300,7 @@ def trained_model(state_path: Path) -> FineSAMModel:
     return model.eval()
 
 
-def _train(rank: int, settings: Settings, init: Path | None, rendezvous: str) -> None:
+def train(rank: int, settings: Settings, init: Path | None, rendezvous: str) -> None:
     """Be one of the processes that train together."""
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -382,31 +315,3 @@ def _train(rank: int, settings: Settings, init: Path | None, rendezvous: str) ->
         trainer.start_from(init)
     trainer.load()
     trainer.run()
-
-
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for the training state.")],
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "scratch",
-    minutes: Annotated[float, typer.Option(help="Time budget of all phases together.")] = 240,
-    call_minutes: Annotated[
-        float | None, typer.Option(help="Save and stop after this long; the next call goes on.")
-    ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    processes: Annotated[int, typer.Option(help="Processes that share each batch, on a CPU.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that make scenes, for each of them.")] = 1,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,
-    init: Annotated[Path | None, typer.Option(help="Weights to begin with, not at random.")] = None,
-) -> None:
-    """Train the built-in model, or go on with a training that was stopped."""
-    if recipe not in RECIPES:
-        raise typer.BadParameter(f"{recipe!r} is none of {', '.join(RECIPES)}")
-    settings = Settings(
-        out, recipe, minutes, seed, device, workers, call_minutes, compile, world=processes
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        spawn(_train, (settings, init, f"{folder}/rendezvous"), nprocs=processes)
-
-
-if __name__ == "__main__":
-    typer.run(main)

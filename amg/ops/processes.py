@@ -1,0 +1,51 @@
+"""Share work between processes of this machine: what is no matter of arrays, and holds the lock."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_MOST_BY_DEFAULT = 8  # each has memory of its own
+_TASKS_TO_PAY = 4  # a process takes about a second to start
+
+
+def workers_for(n_tasks: int, wanted: int | None = None) -> int:
+    """How many processes share so many tasks of a second or so: `wanted`, or one for each core."""
+    if wanted is not None:
+        return max(1, min(wanted, n_tasks))
+    return max(1, min(_usable_cores(), _MOST_BY_DEFAULT, n_tasks // _TASKS_TO_PAY))
+
+
+def map_in_processes(
+    function: Callable[[Task], Result], tasks: Iterator[Task], workers: int
+) -> Iterator[Result]:
+    """The function's results in order, from several processes; with one, from this.
+
+    Tasks are taken from the iterator when a process is nearly free: few exist at once.
+    """
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    # Not forked: an object store's client has threads here, which a fork would lack.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        waiting: list[Future[Result]] = []
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,57 @@
+"""Train the built-in model `nano` on procedural scenes.
+
+    python -m pipelines.train --out work/nano --minutes 240 --processes 2
+
+goes through the phases of a recipe (`recipes.py`): from random weights, on a CPU, by default
+
+1. affinity: encoder and upscaling learn which pixels belong together, without the transformer;
+2. whole: the whole model learns to draw the part, object and group at a point and to score them;
+3. large: the same at the size the model runs at.
+
+A checkpoint every few minutes makes it resumable: the same command goes on where it stopped.
+Processes share each batch; on a busy CPU, processes of one thread each lose less to waiting.
+`--compile` makes a CPU's steps shorter, where a C++ compiler is at hand.
+
+On from the present weights, on a GPU whose calls end after ten minutes, again and again:
+
+    python -m pipelines.train --recipe gpu --minutes 25 --call-minutes 9 --out work/nano
+        --init amg/models/weights/nano.safetensors --device cuda --workers 15
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from torch.multiprocessing.spawn import spawn
+
+from pipelines.train.recipes import RECIPES
+from pipelines.train.trainer import Settings, train
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the training state.")],
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "scratch",
+    minutes: Annotated[float, typer.Option(help="Time budget of all phases together.")] = 240,
+    call_minutes: Annotated[
+        float | None, typer.Option(help="Save and stop after this long; the next call goes on.")
+    ] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    processes: Annotated[int, typer.Option(help="Processes that share each batch, on a CPU.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that make scenes, for each of them.")] = 1,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,
+    init: Annotated[Path | None, typer.Option(help="Weights to begin with, not at random.")] = None,
+) -> None:
+    """Train the built-in model, or go on with a training that was stopped."""
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"{recipe!r} is none of {', '.join(RECIPES)}")
+    settings = Settings(
+        out, recipe, minutes, seed, device, workers, call_minutes, compile, world=processes
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        spawn(train, (settings, init, f"{folder}/rendezvous"), nprocs=processes)
+
+
+if __name__ == "__main__":
+    typer.run(main)
