@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -6,6 +8,7 @@ import torch
 from amg.models.build import build_nano
 from amg.models.checkpoint import load_weights, save_weights
 from amg.models.fine_tiny_vit import FineFeatures
+from amg.models.load import load_model
 from pipelines.train.export import main as export
 from pipelines.train.recipes import RECIPES
 from pipelines.train.trainer import Settings, Trainer, trained_model
@@ -98,3 +101,14 @@ def test_training_begins_with_earlier_weights(tmp_path):
     trainer.start_from(tmp_path / "earlier.safetensors")
     state = trainer.model.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in earlier.state_dict().items())
+
+
+@pytest.mark.slow
+def test_the_commands_train_and_export_a_model_that_loads(tmp_path):
+    """One step a phase, by two processes."""
+    state, weights = tmp_path / "work" / "state.pt", tmp_path / "nano.safetensors"
+    train = ["pipelines.train", "--out", state.parent, "--minutes", "0.01", "--processes", "2"]
+    export = ["pipelines.train.export", "--state", state, "--out", weights]
+    for command in (train, export):
+        subprocess.run([sys.executable, "-m", *map(str, command)], check=True, timeout=600)
+    assert load_model("nano", checkpoint=weights).imgsz == 448
