@@ -116,7 +116,8 @@ def test_a_batch_gives_what_single_images_give(nano, photos):
 @pytest.mark.parametrize("layers", [0, 1])
 def test_images_prepared_in_threads_give_the_same_masks(nano, photos, layers):
     images = [photos[name].copy() for name in ("astronaut", "coffee", "cat")]
-    config = _config({**BEYOND, "crop_n_layers": layers, "encoder_batch_size": 3})
+    grid = {"points_per_side": 5, "crop_n_points_downscale_factor": 2}
+    config = _config({**grid, "crop_n_layers": layers, "encoder_batch_size": 3})
     generator = MaskGenerator(nano, config)
     expected = [result.masks for result in generator.generate_batch(images)]
     with ThreadPoolExecutor(3) as pool:
@@ -124,7 +125,7 @@ def test_images_prepared_in_threads_give_the_same_masks(nano, photos, layers):
     for image in images:
         image[:] = 0  # nobody looks at it any more
     assert [result.masks for result in generator.generate_batch(prepared)] == expected
-    assert [len(masks) > 5 for masks in expected] == [True] * 3
+    assert all(expected)
     mixed = [prepared[0], photos["coffee"], prepared[2]]
     assert [result.masks for result in generator.generate_batch(mixed)] == expected
     assert generator.generate(prepared[1]).size_hw == photos["coffee"].shape[:2]
@@ -153,7 +154,7 @@ def test_masks_agree_with_their_own_numbers(nano, photos):
 
 @pytest.mark.parametrize("photo", ["coffee", "camera"])
 def test_the_plain_way_gives_the_same_masks(nano, photos, photo, monkeypatch):
-    config = _config({"points_per_side": 8, "crop_n_layers": 1})
+    config = _config({"points_per_side": 6, "crop_n_layers": 1})
     fast = MaskGenerator(nano, config).generate(photos[photo]).to_annotations()
     monkeypatch.setattr(nano, "plain", True)
     plain = MaskGenerator(nano, config).generate(photos[photo]).to_annotations()
