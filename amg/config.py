@@ -158,11 +158,11 @@ class RunConfig(_Strict):
     images_per_batch: int = Field(default=4, ge=1)
     """Images that are generated together, sharing encoder batches."""
     decode_threads: int = Field(default=4, ge=1, le=64)
-    """Threads that read, decode and resize images ahead of the model: one does some 20 a second of
-    SA-1B's size."""
+    """Threads that read, decode and prepare images ahead of the model: SAM's are resized. One does
+    some 20 a second of SA-1B's size."""
     prefetch_bytes: int = Field(default=2**30, ge=1)
-    """Images that may wait for the model; one larger than this waits alone, and each thread may go
-    over it with the crops of one image."""
+    """Images that may wait for the model; one larger than this waits alone. Each thread may go over
+    it, by the crops of one image and by a copy, four bytes a pixel, that Pillow resizes."""
     max_image_pixels: int = Field(default=2**28, ge=1)
     """Images with more pixels become rows with status too_large."""
     drain_s: float = Field(default=20.0, ge=0)

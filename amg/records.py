@@ -81,7 +81,8 @@ def keep_masks(masks: Sequence[Mask], kept: Sequence[int]) -> tuple[Mask, ...]:
 class StageSeconds:
     """Time spent on an image: encoding its crops, and making masks of the embeddings.
 
-    Crops that shared an encoder batch share its time equally.
+    Crops that shared an encoder batch share its time equally. What was prepared before, as runs do,
+    is in neither: a row has that under `decode`.
     """
 
     encode: float = 0.0

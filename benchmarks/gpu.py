@@ -84,7 +84,10 @@ def measure_rates(
     images_per_batch: int,
     seconds: float,
 ) -> Rates:
-    """Rates over one image (H, W, 3) uint8: batches of it for generator and encoder."""
+    """Rates over one image (H, W, 3) uint8: batches of it for generator and encoder.
+
+    What the CPU does to it first is not in them: in a run that is done beside them.
+    """
     allowance, threshold = generator.allowance, generator.config.pred_iou_thresh
     batch = [generator.prepare(image)] * images_per_batch  # as a run's reading threads do
     forget_peak(model.device)

@@ -2,16 +2,22 @@
 
     python docs/make_pictures.py
 
-The README's are photos beside their masks. Those of filters are pairs too: what comes by default,
-and what comes with an option.
+The README's are photos beside their masks, and the report in a browser (Chromium). Those of filters
+are pairs too: what comes by default, and what comes with an option. The outputs of the notebook are
+made anew as well. To be run after every change of the built-in model.
 """
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
+import nbformat
 import numpy as np
 import skimage.data
+from nbclient import NotebookClient
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from amg.config import GeneratorConfig
 from amg.generate.crops import Crop
@@ -21,16 +27,20 @@ from amg.generate.refilter import change_filters, refilter
 from amg.models.load import load_model
 from amg.records import ImageResult, Mask
 from amg.view.overlay import beside, draw_overlay
+from pipelines.demo import main as run_demo
 
 FOLDER = Path(__file__).parent
 _WIDTH_PX = 900
 _DEMO_COLUMNS = (("astronaut", "camera"), ("coffee", "cat", "rocket"))
 _DEMO_COLUMN_PX = 640
 _QUALITY = 80
+_SCREEN = {"width": 1180, "height": 712}
 
 
 def main() -> None:
     """Write all pictures."""
+    _save_report()
+    _run_tour()
     model = load_model("nano", device="cpu")
     _save_demo(model)
     photo = skimage.data.astronaut()
@@ -52,6 +62,37 @@ def main() -> None:
     _save("parents", *(draw_overlay(photo, family, chosen=c) for c in (roots, children)))
     _save("points", *(_draw_points(skimage.data.coffee()[60:300], f) for f in (False, True)))
     _save("crops", *(_segment_crops(model, photo, skip) for skip in (False, True)))
+
+
+def _save_report() -> None:
+    """The report of `make demo`: a photo opened, and the pointer on a mask."""
+    with TemporaryDirectory() as folder, sync_playwright() as driver:
+        run_demo(Path(folder))
+        chromium = shutil.which("chromium")
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport=_SCREEN)
+        page.goto((Path(folder) / "report" / "index.html").as_uri())
+        page.get_by_role("link", name="astronaut.png").click()
+        page.locator("#count").filter(has_text="masks").wait_for()
+        box = page.locator("#frame").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.69)
+        page.wait_for_timeout(500)  # milliseconds: drawn by then
+        page.screenshot(path=FOLDER / "report.jpg", type="jpeg", quality=_QUALITY)
+        browser.close()
+
+
+def _run_tour() -> None:
+    """The notebook with what its cells give."""
+    path = FOLDER / "tour.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    kept = dict(notebook.metadata)
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    notebook.metadata.clear()
+    notebook.metadata.update(kept)
+    for cell in notebook.cells:
+        cell.metadata.clear()  # when each began and ended
+    nbformat.write(notebook, path)
 
 
 def _save_demo(model: object) -> None:

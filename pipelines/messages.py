@@ -13,19 +13,19 @@ from amg.io.sources import ImageSource
 from amg.records import ImageResult
 
 
-class Sized(Protocol):
+class HasBytes(Protocol):
     """An array, or what else knows how much memory it takes."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes."""
+        """Bytes of memory."""
         ...
 
 
 class Segmenter(Protocol):
     """What a worker needs of a mask generator."""
 
-    def prepare(self, image: np.ndarray) -> "Sized":
+    def prepare(self, image: np.ndarray) -> HasBytes:
         """What an image (H, W, 3) uint8 RGB needs of the CPU before the device; in threads."""
         ...
 

@@ -18,11 +18,11 @@ from amg.io.reading import read_source
 from amg.io.retry import with_backoff
 from amg.io.schema import ImageRow
 from amg.io.sources import ImageSource
-from pipelines.messages import Sized
+from pipelines.messages import HasBytes
 
 logger = logging.getLogger(__name__)
 
-Prepare = Callable[[np.ndarray], Sized]
+Prepare = Callable[[np.ndarray], HasBytes]
 """What an image (H, W, 3) uint8 RGB needs before the model, done in threads."""
 
 
@@ -32,7 +32,7 @@ class LoadedImage:
 
     index: int
     row: ImageRow
-    image: Sized | None
+    image: HasBytes | None
 
 
 class ByteBudget:
@@ -62,10 +62,10 @@ class ByteBudget:
             self._used += n_bytes
             self._changed.notify_all()
 
-    def give_back(self, n_bytes: int) -> None:
-        """An image takes so much less than before; more, if negative: that waits for nothing."""
+    def change(self, n_bytes: int) -> None:
+        """An image takes so much more than before, or less: that waits for nothing."""
         with self._changed:
-            self._used -= n_bytes
+            self._used += n_bytes
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -89,15 +89,15 @@ class _Place:
         self.waited_s = time.perf_counter() - started
         self._n_bytes = n_bytes
 
-    def resize(self, n_bytes: int) -> None:
+    def charge(self, n_bytes: int) -> None:
         """The image was prepared, and takes so much now."""
         if self._n_bytes is None:
             self.enter(0)
-        self._budget.give_back((self._n_bytes or 0) - n_bytes)
+        self._budget.change(n_bytes - (self._n_bytes or 0))
         self._n_bytes = n_bytes
 
     def leave(self) -> None:
-        self.resize(0)
+        self.charge(0)
 
 
 def load_ahead(
@@ -151,7 +151,7 @@ def _load(
         height, width, _ = decoded.rgb.shape
         row = replace(row, height=height, width=width, source_mode=decoded.source_mode)
         image = _prepared(decoded.rgb, prepare)
-        place.resize(image.nbytes)
+        place.charge(image.nbytes)
     except ImageError as error:
         row = replace(row, status=error.status, error=str(error))
     finally:
@@ -161,7 +161,7 @@ def _load(
     return LoadedImage(index, replace(row, decode_s=decode_s), image)
 
 
-def _prepared(rgb: np.ndarray, prepare: Prepare) -> Sized:
+def _prepared(rgb: np.ndarray, prepare: Prepare) -> HasBytes:
     try:
         return prepare(rgb)
     # Whatever it is, it comes again where the image is segmented, and there makes a row.

@@ -146,6 +146,7 @@ class Worker:
             while batch := list(islice(loaded, self._config.images_per_batch)):
                 rows = self._segment(batch, self._generator)
                 self._let_go([image.index for image in batch])  # now: none may ask for more
+                del batch  # its images, before the next are taken
                 yield from rows
 
     def _segment(self, batch: list[LoadedImage], generator: Segmenter) -> list[ImageRow]:
@@ -162,20 +163,23 @@ class Worker:
             if _is_device_lost(error):
                 raise  # only a new process can go on
             logger.debug("a batch of %d failed", len(batch), exc_info=True)
-            if len(batch) > 1:
-                return [row for loaded in batch for row in self._segment([loaded], generator)]
-            out_of_memory = _is_out_of_memory(error)
-            smaller = generator.with_smaller_batches() if out_of_memory else None
-            if smaller is not None:
-                return self._segment(batch, smaller)
+            status = "oom" if _is_out_of_memory(error) else "crashed"
             reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
-            status = "oom" if out_of_memory else "crashed"
-            logger.warning("%s: %s: %s", batch[0].row.image_id, status, reason)
-            return [replace(batch[0].row, status=status, error=reason)]
-        return [
-            loaded.row if loaded.image is None else _with_masks(loaded.row, next(results))
-            for loaded in batch
-        ]
+        else:
+            return [
+                loaded.row if loaded.image is None else _with_masks(loaded.row, next(results))
+                for loaded in batch
+            ]
+        # Not sooner: the error's traceback held the arrays of the step that failed.
+        if status == "oom":
+            _empty_cache()
+        if len(batch) > 1:
+            return [row for loaded in batch for row in self._segment([loaded], generator)]
+        smaller = generator.with_smaller_batches() if status == "oom" else None
+        if smaller is not None:
+            return self._segment(batch, smaller)
+        logger.warning("%s: %s: %s", batch[0].row.image_id, status, reason)
+        return [replace(batch[0].row, status=status, error=reason)]
 
     def _generate(self, images: list, generator: Segmenter) -> list[ImageResult]:
         if not images:
@@ -258,11 +262,17 @@ def _is_device_lost(error: Exception) -> bool:
     return False
 
 
+def _empty_cache() -> None:
+    """Set free what torch hoards of a GPU's memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.cuda.empty_cache()
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether smaller steps may help; what torch hoards is set free."""
+    """Whether smaller steps may help."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        torch.cuda.empty_cache()
         return True
     said = isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS_MEMORY)
     return said or isinstance(error, MemoryError)

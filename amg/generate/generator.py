@@ -29,6 +29,8 @@ from amg.models.precision import products_in
 from amg.ops import rle
 from amg.records import ImageResult, Mask, StageSeconds
 
+_MOST_PREPARED_BYTES = 2**26  # of an image's crops: SAM's 21 of two layers at 1024
+
 
 @dataclass(frozen=True, slots=True)
 class CropTask:
@@ -86,21 +88,28 @@ class MaskGenerator:
         self.allowance = allow(self.config, model)
 
     def generate(self, image: np.ndarray | PreparedImage) -> ImageResult:
-        """Segment everything in an image, (H, W, 3) uint8 RGB.
+        """Segment everything in an image, (H, W, 3) uint8 RGB or what `prepare` made of it.
 
         Raises ImageError for an array of another shape or type.
         """
         return self.generate_batch([image])[0]
 
-    def prepare(self, image: np.ndarray) -> PreparedImage:
-        """What an image (H, W, 3) uint8 RGB needs of the CPU before the model sees it.
+    def prepare(self, image: np.ndarray) -> np.ndarray | PreparedImage:
+        """What an image (H, W, 3) uint8 RGB needs of the CPU before this generator's model sees it.
 
         Not needed, but safe in threads: a loader may do it while the device works on other images.
+        An image whose crops would take much memory comes back as it is.
 
         Raises ImageError as `generate` does.
         """
         _check_image(image, "image")
-        return PreparedImage(_size_hw(image), tuple(self.crop_tasks(image)))
+        tasks, n_bytes = [], 0
+        for task in self.crop_tasks(image):
+            tasks.append(task)
+            n_bytes += task.fitted.pixels.nbytes
+            if n_bytes > max(_MOST_PREPARED_BYTES, image.nbytes):
+                return image
+        return PreparedImage(_size_hw(image), tuple(tasks))
 
     def with_smaller_batches(self) -> "MaskGenerator | None":
         """The same with a quarter of the batches, for less memory; None if they are at one."""
@@ -120,7 +129,7 @@ class MaskGenerator:
     def generate_batch(self, images: Sequence[np.ndarray | PreparedImage]) -> list[ImageResult]:
         """Segment several images, of any sizes: their crops share encoder batches.
 
-        Raises ImageError as `generate` does, before any work.
+        images: as `generate` takes them. Raises ImageError as it does, before any work.
         """
         for index, image in enumerate(images):
             if not isinstance(image, PreparedImage):

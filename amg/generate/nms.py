@@ -1,5 +1,6 @@
 """Removing duplicates: non-maximum suppression of boxes, best score first."""
 
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,13 @@ def suppress_duplicates(
 
 
 def _load_nms() -> Any:
-    """Load torchvision's compiled NMS without the import of its package: 1.5 s and 170 MB less."""
+    """Load torchvision's compiled NMS without the import of its package: 1.5 s and 160 MB less."""
     package = find_spec("torchvision")
-    for folder in package.submodule_search_locations or () if package else ():
-        for library in Path(folder).glob("_C*.so"):
-            try:
-                torch.ops.load_library(library)
-            except OSError:  # the package itself says best what is wrong
-                break
+    folders = (package.submodule_search_locations if package else None) or ()
+    library = next((path for folder in folders for path in Path(folder).glob("_C*.so")), None)
+    if library is not None:
+        with suppress(OSError):  # the package itself says best what is wrong
+            torch.ops.load_library(library)
     if not hasattr(torch.ops.torchvision, "nms"):
         import torchvision  # noqa: F401, PLC0415 - as it is meant to be loaded
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from amg.ops.shared_pixels import shared_pixels
+from amg.ops.rle_overlap import shared_pixels
 from amg.records import Mask
 
 Int64s = npt.NDArray[np.int64]

@@ -49,9 +49,25 @@ class PromptedModel(nn.Module, ABC):
     def fit(self, image: np.ndarray) -> FittedImage:
         """What a crop (H, W, 3) uint8 RGB of any size needs of the CPU. Safe in threads."""
 
-    @abstractmethod
     def collate(self, images: Sequence[FittedImage]) -> torch.Tensor:
-        """Crops to one batch (B, 3, S, S) on the device, as `encode` takes it."""
+        """Crops to one batch (B, 3, S, S) on the device, as `encode` takes it.
+
+        Raises ValueError for what was fitted to an input of another size.
+        """
+        for image in images:
+            if image.frame.input_hw != (self.imgsz, self.imgsz):
+                h, w = image.frame.input_hw
+                raise ValueError(f"an image was fitted to {h} x {w} px, the input is {self.imgsz}")
+        return self._normalise(images)
+
+    @abstractmethod
+    def _normalise(self, images: Sequence[FittedImage]) -> torch.Tensor:
+        """Crops of the input's size to (B, 3, S, S)."""
+
+    @property
+    @abstractmethod
+    def imgsz(self) -> int:
+        """Side of the square input, in pixels."""
 
     def preprocess(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[Frame]]:
         """Crops (H, W, 3) uint8 RGB of any sizes to one batch (B, 3, S, S), and their frames."""

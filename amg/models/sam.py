@@ -74,18 +74,14 @@ class SAMModel(PromptedModel):
         frame = self._frame((image.shape[0], image.shape[1]))
         return FittedImage(_resize(image, frame.resized_hw), frame)
 
-    def collate(self, images: Sequence[FittedImage]) -> torch.Tensor:
-        """Normalise, and pad right and bottom with zeros: (B, 3, S, S)."""
+    def _normalise(self, images: Sequence[FittedImage]) -> torch.Tensor:
+        """To about zero mean and unit deviation; right and bottom are padded with zeros."""
         pixels = self.pixel_mean.new_zeros(len(images), 3, self.imgsz, self.imgsz)
         for target, image in zip(pixels, images, strict=True):
             h, w = image.frame.resized_hw
-            target[:, :h, :w] = self._normalise(image.pixels)
+            rgb = torch.from_numpy(image.pixels).to(self.device).permute(2, 0, 1)
+            target[:, :h, :w] = (rgb - self.pixel_mean) / self.pixel_std
         return pixels
-
-    def _normalise(self, image: np.ndarray) -> torch.Tensor:
-        """(H, W, 3) uint8 to (3, H, W) float of about zero mean and unit deviation."""
-        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)
-        return (pixels - self.pixel_mean) / self.pixel_std
 
     def _frame(self, size_hw: tuple[int, int]) -> Frame:
         """The crop with its longest side brought to the input's.

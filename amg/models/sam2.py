@@ -178,8 +178,8 @@ class SAM2Model(PromptedModel, TracksObjects):
         own = np.array(image, order="C")  # torch takes no flipped view, and none read-only
         return FittedImage(own, Frame((image.shape[0], image.shape[1]), input_hw, input_hw))
 
-    def collate(self, images: Sequence[FittedImage]) -> torch.Tensor:
-        """Stretch to the square input, antialiased, and normalise: (B, 3, S, S)."""
+    def _normalise(self, images: Sequence[FittedImage]) -> torch.Tensor:
+        """Stretched to the square input, antialiased, to about zero mean and unit deviation."""
         input_hw = (self.imgsz, self.imgsz)
         pixels = self.pixel_mean.new_empty(len(images), 3, *input_hw)
         for target, image in zip(pixels, images, strict=True):

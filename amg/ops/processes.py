@@ -1,4 +1,4 @@
-"""Share work between processes of this machine: what is no matter of arrays, and holds the lock."""
+"""Share work that holds Python's lock, as reading rows does, between processes of this machine."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,10 +14,13 @@ _TASKS_TO_PAY = 4  # a process takes about a second to start
 
 
 def workers_for(n_tasks: int, wanted: int | None = None) -> int:
-    """How many processes share so many tasks of a second or so: `wanted`, or one for each core."""
+    """How many processes share so many tasks of a second or so.
+
+    `wanted`, or one for each core, but eight at most, and none for less than four tasks.
+    """
     if wanted is not None:
         return max(1, min(wanted, n_tasks))
-    return max(1, min(_usable_cores(), _MOST_BY_DEFAULT, n_tasks // _TASKS_TO_PAY))
+    return max(1, min(usable_cores(), _MOST_BY_DEFAULT, n_tasks // _TASKS_TO_PAY))
 
 
 def map_in_processes(
@@ -45,7 +48,8 @@ def map_in_processes(
                 future.cancel()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Those that this process may use: fewer than the machine has, inside an allocation."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -3,8 +3,9 @@
 # Python as each other (3.11 to 3.13), but not amg: the runtime environment brings it.
 #
 # Change:  IMAGES, OUT, WORKERS (MIN:MAX), AMG_CACHE (weights; a folder that all nodes share spares
-#          downloads), the requirement (a wheel's URL, or a version).
-# Start:   RAY_ADDRESS=http://HEAD:8265 configs/cluster/ray-job-submit.sh
+#          downloads).
+# Start:   AMG_WHEEL=https://HOST/amg-0.1.0-py3-none-any.whl RAY_ADDRESS=http://HEAD:8265 \
+#              configs/cluster/ray-job-submit.sh
 #          (from outside the cluster, first: ssh -N -L 8265:127.0.0.1:8265 HEAD)
 # Watch:   ray job logs --follow ID; ray job status ID; amg status s3://BUCKET/masks/
 # Stop:    ray job stop ID: SIGTERM, and after RAY_JOB_STOP_WAIT_TIME_S the end.
@@ -18,6 +19,7 @@
 set -euo pipefail
 
 export RAY_ADDRESS="${RAY_ADDRESS:-http://127.0.0.1:8265}"
+AMG_WHEEL="${AMG_WHEEL:?the URL by which pip on the cluster finds amg}"
 IMAGES="${IMAGES:-s3://BUCKET/images/}"
 OUT="${OUT:-s3://BUCKET/masks/}"
 WORKERS="${WORKERS:-1:16}"
@@ -26,7 +28,7 @@ ID="amg-$(date +%Y%m%d-%H%M%S)"
 
 ray job submit --no-wait --submission-id "$ID" \
     --runtime-env-json '{
-        "pip": ["amg[s3]"],
+        "pip": ["amg[s3] @ '"$AMG_WHEEL"'"],
         "env_vars": {"AMG_CACHE": "'"$AMG_CACHE"'", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
     }' \
     -- amg run "$IMAGES" --out "$OUT" --engine ray --address auto \

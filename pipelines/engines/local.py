@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from amg.errors import ConfigError
+from amg.ops.processes import usable_cores
 from pipelines.messages import Died, Event, ShardTask, WorkerSetup
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class LocalEngine:
 
     def _environment(self) -> dict[str, str]:
         """Ours, with our import path, and a fair share of the cores for torch."""
-        threads = max(1, _n_cores() // self.max_workers)
+        threads = max(1, usable_cores() // self.max_workers)
         shared = {} if self.max_workers == 1 else {"OMP_NUM_THREADS": str(threads)}
         return {**shared, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -133,13 +134,6 @@ def _send_all(child: _Child) -> None:
     with suppress(OSError):  # it has died: `wait` says so
         while (message := child.outbox.get()) is not None:
             child.pipe.send(message)
-
-
-def _n_cores() -> int:
-    """Those that this process may use: fewer than the machine has, inside an allocation."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _describe(code: int | None) -> str:

@@ -1,6 +1,6 @@
 """Train the built-in model `nano` on procedural scenes.
 
-    python -m pipelines.train --out work/nano --minutes 240 --processes 2
+    python -m pipelines.train --out work/nano --minutes 240 --workers 2
 
 goes through the phases of a recipe (`recipes.py`): from random weights, on a CPU, by default
 
@@ -15,7 +15,7 @@ Processes share each batch; on a busy CPU, processes of one thread each lose les
 On from the present weights, on a GPU whose calls end after ten minutes, again and again:
 
     python -m pipelines.train --recipe gpu --minutes 25 --call-minutes 9 --out work/nano
-        --init amg/models/weights/nano.safetensors --device cuda --workers 15
+        --init amg/models/weights/nano.safetensors --device cuda --scene-workers 15
 """
 
 import tempfile
@@ -38,8 +38,8 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    processes: Annotated[int, typer.Option(help="Processes that share each batch, on a CPU.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that make scenes, for each of them.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that share each batch, on a CPU.")] = 1,
+    scene_workers: Annotated[int, typer.Option(help="Processes that make each one's scenes.")] = 1,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,
     init: Annotated[Path | None, typer.Option(help="Weights to begin with, not at random.")] = None,
 ) -> None:
@@ -47,10 +47,10 @@ def main(
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is none of {', '.join(RECIPES)}")
     settings = Settings(
-        out, recipe, minutes, seed, device, workers, call_minutes, compile, world=processes
+        out, recipe, minutes, seed, device, scene_workers, call_minutes, compile, world=workers
     )
     with tempfile.TemporaryDirectory() as folder:
-        spawn(train, (settings, init, f"{folder}/rendezvous"), nprocs=processes)
+        spawn(train, (settings, init, f"{folder}/rendezvous"), nprocs=workers)
 
 
 if __name__ == "__main__":

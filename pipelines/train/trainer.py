@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from amg.models.build import build_nano
 from amg.models.checkpoint import load_weights
 from amg.models.fine_sam import FineSAMModel
 from amg.models.fine_tiny_vit import FineFeatures
+from amg.ops.processes import usable_cores
 from pipelines.parent import die_with_parent
 from pipelines.train.losses import (
     affinity_logits,
@@ -56,7 +56,7 @@ class Settings:
     minutes: float
     seed: int
     device: str
-    workers: int = 1
+    scene_workers: int = 1
     call_minutes: float | None = None
     compile: bool = False
     rank: int = 0
@@ -128,7 +128,7 @@ class Trainer:
             phase.n_points,
             phase.batch_size // self.world,
             seed,
-            self.settings.workers,
+            self.settings.scene_workers,
             phase.n_views,
         )
 
@@ -306,7 +306,7 @@ def train(rank: int, settings: Settings, init: Path | None, rendezvous: str) -> 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = replace(settings, rank=rank)
     if settings.world > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.world))
+        torch.set_num_threads(max(1, usable_cores() // settings.world))
         distributed.init_process_group(
             "gloo", f"file://{rendezvous}", rank=rank, world_size=settings.world
         )

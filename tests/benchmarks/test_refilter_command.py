@@ -4,7 +4,7 @@ from benchmarks.ellipses import EllipseGenerator, ellipses
 
 def test_every_mask_is_refiltered(monkeypatch, capsys):
     monkeypatch.setattr(refilter, "WAYS", {"areas": {"min_area": 10**6}})
-    refilter.main(images=3, processes=1)
+    refilter.main(images=3, workers=1)
     said = capsys.readouterr().out
     assert said.startswith("3 images, 300 masks")
     assert "0 masks left" in said

@@ -128,9 +128,25 @@ def test_images_prepared_in_threads_give_the_same_masks(nano, photos, layers):
     assert all(expected)
     mixed = [prepared[0], photos["coffee"], prepared[2]]
     assert [result.masks for result in generator.generate_batch(mixed)] == expected
+    smaller = generator.with_smaller_batches()
+    assert [len(r.masks) for r in smaller.generate_batch(prepared)] == list(map(len, expected))
     assert generator.generate(prepared[1]).size_hw == photos["coffee"].shape[:2]
     n_crops = 1 if layers == 0 else 5
     assert prepared[0].nbytes == n_crops * nano.imgsz**2 * 3  # its crops are square, as it is
+
+
+def test_images_of_many_crops_are_not_prepared(nano, photos, monkeypatch):
+    config = GeneratorConfig(points_per_side=2, crop_n_layers=2)
+    n_bytes = MaskGenerator(nano, config).prepare(photos["astronaut"]).nbytes
+    assert 15 * nano.imgsz**2 * 3 < n_bytes <= 21 * nano.imgsz**2 * 3
+    monkeypatch.setattr("amg.generate.generator._MOST_PREPARED_BYTES", n_bytes - 1)
+    assert MaskGenerator(nano, config).prepare(photos["astronaut"]) is photos["astronaut"]
+
+
+def test_an_image_prepared_for_another_input_is_refused(nano, photos):
+    prepared = MaskGenerator(build_nano(256)).prepare(photos["astronaut"])
+    with pytest.raises(ValueError, match="fitted to 256 x 256 px, the input is 448"):
+        MaskGenerator(nano).generate(prepared)
 
 
 def test_masks_agree_with_their_own_numbers(nano, photos):

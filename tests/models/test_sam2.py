@@ -141,7 +141,6 @@ def test_preprocess_gives_the_originals_pixels(models, size_hw):
     assert frames == [Frame(size_hw, (IMGSZ, IMGSZ), (IMGSZ, IMGSZ))]
 
 
-@pytest.mark.filterwarnings("error")
 def test_a_fitted_image_keeps_nothing_of_the_array(models):
     image = make_image((90, 120))
     fitted = models[0].fit(image[10:])
@@ -151,6 +150,7 @@ def test_a_fitted_image_keeps_nothing_of_the_array(models):
     assert fitted.frame.size_hw == (80, 120)
 
 
+@pytest.mark.filterwarnings("error")
 def test_preprocess_takes_any_array(models):
     """BGR turned around, and bytes that belong to someone else."""
     ours, _ = models

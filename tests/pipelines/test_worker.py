@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -74,6 +75,27 @@ def test_out_of_memory_is_met_with_smaller_steps(tmp_path):
     assert [row.status for row in rows] == ["empty"] * 5
 
 
+def test_what_failed_is_let_go_before_it_is_tried_again(tmp_path):
+    """Smaller steps beside the arrays of the larger ones would fail for want of memory too."""
+    held = []
+
+    class Hoarder(FailingGenerator):
+        def generate_batch(self, images):
+            assert all(reference() is None for reference in held)
+            arrays = np.zeros(3)
+            held.append(weakref.ref(arrays))
+            if self.smallest > 0 and any(image.min() == 255 for image in images):
+                raise MemoryError
+            return [ImageResult(image.shape[:2], ()) for image in images]
+
+        def with_smaller_batches(self):
+            return None if self.smallest == 1 else Hoarder(self.error, self.smallest // 4)
+
+    _, rows, _ = _run(tmp_path, Hoarder(MemoryError(), smallest=3))
+    assert [row.status for row in rows] == ["empty"] * 5
+    assert len(held) > 4
+
+
 def test_an_image_that_cannot_be_prepared_is_segmented_as_it_is(tmp_path):
     class Unprepared(FailingGenerator):
         def prepare(self, image):
@@ -131,7 +153,7 @@ def test_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
     """At most the budget, or one image that is larger than it, waits at any time."""
     sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
     most = used = 0
-    take, give_back = ByteBudget.take, ByteBudget.give_back
+    take, change = ByteBudget.take, ByteBudget.change
 
     def counted_take(self, turn, n_bytes):
         nonlocal most, used
@@ -139,13 +161,13 @@ def test_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
         used += n_bytes
         most = max(most, used)
 
-    def counted_give_back(self, n_bytes):
+    def counted_change(self, n_bytes):
         nonlocal used
-        used -= n_bytes
-        give_back(self, n_bytes)
+        used += n_bytes
+        change(self, n_bytes)
 
     monkeypatch.setattr(ByteBudget, "take", counted_take)
-    monkeypatch.setattr(ByteBudget, "give_back", counted_give_back)
+    monkeypatch.setattr(ByteBudget, "change", counted_change)
     config = RunConfig(prefetch_bytes=budget, decode_threads=4)
     loaded = []
     for image in load_ahead(sources, config, lambda rgb: rgb[:50]):

@@ -80,7 +80,7 @@ def test_a_call_may_end_early(tmp_path):
 
 @torch.no_grad()
 def test_images_drawn_together_are_those_drawn_alone(tmp_path):
-    trainer = Trainer(Settings(tmp_path, "gpu", 60.0, seed=0, device="cpu", workers=0))
+    trainer = Trainer(Settings(tmp_path, "gpu", 60.0, seed=0, device="cpu", scene_workers=0))
     phase = trainer.phases[0]
     trainer._prepare(phase)
     batch = next(trainer._batches(phase))
@@ -107,7 +107,7 @@ def test_training_begins_with_earlier_weights(tmp_path):
 def test_the_commands_train_and_export_a_model_that_loads(tmp_path):
     """One step a phase, by two processes."""
     state, weights = tmp_path / "work" / "state.pt", tmp_path / "nano.safetensors"
-    train = ["pipelines.train", "--out", state.parent, "--minutes", "0.01", "--processes", "2"]
+    train = ["pipelines.train", "--out", state.parent, "--minutes", "0.01", "--workers", "2"]
     export = ["pipelines.train.export", "--state", state, "--out", weights]
     for command in (train, export):
         subprocess.run([sys.executable, "-m", *map(str, command)], check=True, timeout=600)

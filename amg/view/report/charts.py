@@ -4,7 +4,7 @@ from amg.view.report import words
 from amg.view.report.plots import Chart, Scale, draw
 from amg.view.report.summary import Summary
 
-_STAGE_NAMES = {"decode": "Reading", "encode": "Image encoder", "masks": "Masks"}
+_STAGE_NAMES = {"decode": "Reading, preparing", "encode": "Image encoder", "masks": "Masks"}
 
 _PIXELS = Scale(words.short_number, is_log=True)
 _SCORES = Scale(words.score, least_step=0.01)

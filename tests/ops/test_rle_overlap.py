@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from amg import RleError
 from amg.ops import rle
-from amg.ops.shared_pixels import shared_pixels
+from amg.ops.rle_overlap import shared_pixels
 from amg.records import Rle
 
 ALL_PAIRS = np.array([(i, j) for i in range(5) for j in range(5)])
