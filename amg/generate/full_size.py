@@ -12,6 +12,7 @@ from amg.generate.crops import Crop
 from amg.models.interface import Frame, PromptableModel
 from amg.ops import fused, rle
 from amg.ops.boxes import mask_boxes
+from amg.ops.outlines import Outlines, keep_outlines
 from amg.ops.stability import stability_score
 from amg.records import Rle
 
@@ -54,6 +55,13 @@ def encode_masks(
         for full in _upsampled(model, logits, frame, size_hw)
         for encoded in rle.encode_masks(np.pad((full > threshold).cpu().numpy(), margins))
     ]
+
+
+def compact(
+    model: PromptableModel, logits: torch.Tensor, threshold: float
+) -> torch.Tensor | Outlines:
+    """What `encode_masks` needs of low-res logits (M, h, w), in less memory where it can be."""
+    return keep_outlines(logits, threshold) if _twin(model, logits) is fused else logits
 
 
 def _twin(model: PromptableModel, logits: torch.Tensor) -> ModuleType | None:

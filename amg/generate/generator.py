@@ -18,7 +18,7 @@ from amg.config import GeneratorConfig
 from amg.errors import ImageError
 from amg.generate.crops import Crop, crop_image
 from amg.generate.filters import filter_candidates
-from amg.generate.full_size import encode_masks
+from amg.generate.full_size import compact, encode_masks
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.memory import allow
 from amg.generate.points import crop_points
@@ -186,7 +186,7 @@ class MaskGenerator:
         started = time.perf_counter()
         waiting = WaitingMasks(self._encoder(task), self.allowance.waiting_bytes)
         for masks, logits in self.good_masks(task, features):
-            waiting.add(masks, logits)
+            waiting.add(masks, compact(self.model, logits, self.config.mask_threshold))
         survivors = waiting.survivors(self.config.box_nms_thresh)
         if self.config.keep_candidates:
             every = _masks_in_image(waiting, torch.arange(len(waiting.masks)), task.crop)

@@ -15,7 +15,7 @@ from amg.models.interface import PromptableModel
 
 _SHARE_OF_FREE = 1 / 4
 # More at once are no faster. A CPU is slower with more than one image in its encoder.
-_POINTS_PER_THREAD = 64
+_POINTS_PER_THREAD, _BYTES_PER_THREAD = 64, 40_000_000
 _POINTS_PER_DEVICE = 512
 _ENCODER_BATCH = 4
 _CGROUP = Path("/sys/fs/cgroup")
@@ -38,7 +38,8 @@ def allow(config: GeneratorConfig, model: PromptableModel) -> Allowance:
     budget = config.memory_budget or int(free_bytes(model.device) * _SHARE_OF_FREE)
     n_points = int(budget / 2 // model.bytes_per_point)
     on_cpu = model.device.type == "cpu"
-    useful = _POINTS_PER_THREAD * torch.get_num_threads() if on_cpu else _POINTS_PER_DEVICE
+    per_thread = min(_POINTS_PER_THREAD, max(1, _BYTES_PER_THREAD // model.bytes_per_point))
+    useful = per_thread * torch.get_num_threads() if on_cpu else _POINTS_PER_DEVICE
     return Allowance(
         points_per_batch=config.points_per_batch or max(1, min(n_points, useful)),
         encoder_batch_size=config.encoder_batch_size or (1 if on_cpu else _ENCODER_BATCH),

@@ -1,14 +1,19 @@
 """The masks of a crop while they wait for NMS, which needs all of their boxes but no pixels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
+from amg.ops.outlines import Outlines
 from amg.records import Rle
 
 Encode = Callable[[torch.Tensor], list[Rle]]
+Shapes = torch.Tensor | Outlines
+"""Logits (M, h, w), or what is needed of them."""
+
+_ENCODED_BYTES = 2**26  # of logits that are drawn at once
 
 
 class WaitingMasks:
@@ -19,23 +24,25 @@ class WaitingMasks:
     """
 
     def __init__(self, encode: Encode, most_bytes: int) -> None:
-        """Take what encodes logits (M, h, w), and how many bytes of them may wait."""
+        """Take what encodes logits (M, h, w), and how many bytes of shapes may wait."""
         self._encode = encode
         self._most_bytes = most_bytes
         self._batches: list[MaskBatch] = []
-        self._shapes: list[torch.Tensor | list[Rle]] = []
+        self._shapes: list[Shapes | list[Rle]] = []
 
-    def add(self, masks: MaskBatch, logits: torch.Tensor) -> None:
-        """Let masks and their logits (M, h, w) wait."""
+    def add(self, masks: MaskBatch, shapes: Shapes) -> None:
+        """Let masks and their shapes wait."""
         if not len(masks):
             return
         self._batches.append(masks)
-        self._shapes.append(logits)
-        held = sum(shape.nbytes for shape in self._shapes if isinstance(shape, torch.Tensor))
+        self._shapes.append(shapes)
+        held = sum(shapes.nbytes for shapes in self._shapes if not isinstance(shapes, list))
         if held > self._most_bytes:
             self._shapes = [
-                self._encode(shape) if isinstance(shape, torch.Tensor) else shape
-                for shape in self._shapes
+                shapes
+                if isinstance(shapes, list)
+                else self._encode(shapes[torch.arange(len(shapes))])
+                for shapes in self._shapes
             ]
 
     @property
@@ -50,18 +57,25 @@ class WaitingMasks:
 
     def encode(self, keep: torch.Tensor) -> list[Rle]:
         """The run lengths of an index (K,)."""
-        late: list[tuple[torch.Tensor, torch.Tensor]] = []
         encoded: dict[int, Rle] = {}
+        late: list[tuple[torch.Tensor, torch.Tensor]] = []
         first = 0
-        for batch, shape in zip(self._batches, self._shapes, strict=True):
+        for batch, shapes in zip(self._batches, self._shapes, strict=True):
             kept = keep[(keep >= first) & (keep < first + len(batch))]
             rows = kept - first
-            if isinstance(shape, torch.Tensor):
-                late.append((kept, shape[rows.to(shape.device)]))
+            if isinstance(shapes, list):
+                encoded.update((first + row, shapes[row]) for row in rows.tolist())
             else:
-                encoded.update((first + row, shape[row]) for row in rows.tolist())
+                late.append((kept, shapes[rows.to(batch.level.device)]))
             first += len(batch)
+            if sum(logits.nbytes for _, logits in late) > _ENCODED_BYTES:
+                encoded.update(self._encoded(late))
+                late = []
+        encoded.update(self._encoded(late))
+        return [encoded[index] for index in keep.tolist()]
+
+    def _encoded(self, late: list[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[int, Rle]]:
+        """Indices (K,) and their logits (K, h, w), as each index with its run lengths."""
         if late:
             indices, logits = (torch.cat(column) for column in zip(*late, strict=True))
-            encoded.update(zip(indices.tolist(), self._encode(logits), strict=True))
-        return [encoded[index] for index in keep.tolist()]
+            yield from zip(indices.tolist(), self._encode(logits), strict=True)

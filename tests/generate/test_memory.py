@@ -21,6 +21,8 @@ def test_a_budget_is_shared_out():
     wide = GeneratorConfig(memory_budget="4GB")
     assert allow(wide, make_model(device="meta")).points_per_batch == 512
     assert allow(wide, make_model()).points_per_batch == 64 * torch.get_num_threads()
+    at_1024 = make_model(bytes_per_point=64 * 64 * 3 * 3 * 16 * 4)
+    assert allow(wide, at_1024).points_per_batch == 16 * torch.get_num_threads()
 
 
 def test_explicit_batches_win():

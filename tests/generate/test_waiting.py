@@ -4,6 +4,7 @@ import torch
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
 from amg.generate.waiting import WaitingMasks
+from amg.ops.outlines import keep_outlines
 from amg.records import Rle
 
 SIDE = 4
@@ -32,7 +33,7 @@ class Encoder:
 
     def __call__(self, logits):
         self.n_encoded += len(logits)
-        return [Rle((1, 1), str(int(mask[0, 0]))) for mask in logits]
+        return [Rle((1, 1), str(int(mask[mask.isfinite()].max()))) for mask in logits]
 
 
 @pytest.mark.parametrize(("most_masks", "n_early"), [(1000, 0), (20, 26), (0, 40)])
@@ -54,6 +55,23 @@ def test_survivors_are_those_of_one_nms_however_few_may_wait(most_masks, n_early
     assert [encoded.counts for encoded in rles] == [str(index) for index in keep.tolist()]
     late = 40 - n_early
     assert n_early <= encode.n_encoded <= n_early + min(late, len(keep))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_outlines_wait_as_logits_do(at_once, monkeypatch):
+    """And however many are drawn at once: little memory may be left for many survivors."""
+    monkeypatch.setattr("amg.generate.waiting._ENCODED_BYTES", at_once * SIDE * SIDE * 4)
+    encode = Encoder()
+    waiting = WaitingMasks(encode, 10**6)
+    for n, first in ((13, 0), (14, 13)):
+        masks, logits = make_masks(n, first)
+        logits[:, 3, 3] = -1  # so that some outline keeps the values beside it
+        logits[:, 0, 0] = -1
+        logits[:, 1, 1] = masks.level + 1.0
+        waiting.add(masks, keep_outlines(logits, 0.0) if first else logits)
+    rles = waiting.encode(torch.tensor([20, 3, 15, 26, 0]))
+    assert encode.n_encoded == 5
+    assert [encoded.counts for encoded in rles] == ["21", "4", "16", "27", "1"]
 
 
 def test_no_masks():
