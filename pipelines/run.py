@@ -69,8 +69,8 @@ class Run:
     """One run over `inputs` into the folder `out`, both local or on an object store.
 
     `slice_` (index, count) takes only every count-th shard, so that several drivers can share a
-    run without talking to each other. `make_generator` replaces the model; it must be importable
-    by name where the workers live.
+    run without talking to each other. `make_generator` replaces the model: it gives a
+    `pipelines.messages.Segmenter`, and must be importable by name where the workers live.
     """
 
     def __init__(
