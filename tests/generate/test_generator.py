@@ -115,22 +115,19 @@ def test_a_batch_gives_what_single_images_give(nano, photos):
 
 @pytest.mark.parametrize("layers", [0, 1])
 def test_images_prepared_in_threads_give_the_same_masks(nano, photos, layers):
-    images = [photos[name].copy() for name in ("astronaut", "coffee", "cat")]
+    images = [photos["astronaut"].copy(), photos["coffee"]]
     grid = {"points_per_side": 5, "crop_n_points_downscale_factor": 2}
     config = _config({**grid, "crop_n_layers": layers, "encoder_batch_size": 3})
     generator = MaskGenerator(nano, config)
     expected = [result.masks for result in generator.generate_batch(images)]
-    with ThreadPoolExecutor(3) as pool:
-        prepared = list(pool.map(generator.prepare, images))
-    for image in images:
-        image[:] = 0  # nobody looks at it any more
-    assert [result.masks for result in generator.generate_batch(prepared)] == expected
     assert all(expected)
-    mixed = [prepared[0], photos["coffee"], prepared[2]]
+    with ThreadPoolExecutor(2) as pool:
+        prepared = list(pool.map(generator.prepare, images))
+    images[0][:] = 0  # nobody looks at it any more
+    mixed = [prepared[0], photos["coffee"]]
     assert [result.masks for result in generator.generate_batch(mixed)] == expected
-    smaller = generator.with_smaller_batches()
-    assert [len(r.masks) for r in smaller.generate_batch(prepared)] == list(map(len, expected))
-    assert generator.generate(prepared[1]).size_hw == photos["coffee"].shape[:2]
+    alone = generator.with_smaller_batches().generate(prepared[1])
+    assert (alone.size_hw, len(alone.masks)) == (photos["coffee"].shape[:2], len(expected[1]))
     n_crops = 1 if layers == 0 else 5
     assert prepared[0].nbytes == n_crops * nano.imgsz**2 * 3  # its crops are square, as it is
 

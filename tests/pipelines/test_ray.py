@@ -130,7 +130,10 @@ def two_nodes(monkeypatch):
     monkeypatch.setenv(SLEEP_VARIABLE, "1.0")
     if ray.is_initialized():
         ray.shutdown()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    # Ray would notice a dead node after some fifteen seconds.
+    soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 0, "_system_config": {"health_check_initial_delay_ms": 500, **soon}}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
     ray.shutdown()
