@@ -159,7 +159,7 @@ class RunConfig(_Strict):
     """Images that are generated together, sharing encoder batches."""
     decode_threads: int = Field(default=4, ge=1, le=64)
     """Threads that read, decode and prepare images ahead of the model: SAM's are resized. One does
-    some 20 a second of SA-1B's size."""
+    some 18 a second of SA-1B's size."""
     prefetch_bytes: int = Field(default=2**30, ge=1)
     """Images that may wait for the model; one larger than this waits alone. Each thread may go over
     it, by the crops of one image and by a copy, four bytes a pixel, that Pillow resizes."""

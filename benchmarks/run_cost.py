@@ -41,12 +41,8 @@ app = typer.Typer(help=__doc__)
 
 def make_images(folder: Path, n: int) -> Path:
     """Small photos' worth of noise, each another name of one file."""
-    folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "00000.jpg")
-    for i in range(1, n):
-        os.link(folder / "00000.jpg", folder / f"{i:05d}.jpg")
-    return folder
+    return _save_often(Image.fromarray(pixels), folder, n)
 
 
 @app.command()
@@ -78,7 +74,7 @@ def overhead(images: int = 2000, workers: list[int] = [1, 2, 4]) -> None:  # noq
 def overlap(images: int = 200, sleep_s: float = 0.05, decode_threads: int = 2) -> None:
     """Compare a run whose photos, of SA-1B's size, are resized ahead with one that does it between.
 
-    The device that they wait for is a thread that sleeps: this is of the CPU's side alone.
+    Where it would wait for a device the worker sleeps: this is of the CPU's side alone.
     """
     _say_machine()
     os.environ["AMG_SLEEP_S"] = str(sleep_s)
@@ -102,10 +98,13 @@ def overlap(images: int = 200, sleep_s: float = 0.05, decode_threads: int = 2) -
 
 def _make_photos(folder: Path, n: int) -> Path:
     """A photo of 1500 x 2250 pixels under many names."""
+    photo = Image.fromarray(skimage.data.astronaut())
+    return _save_often(photo.resize((2250, 1500), Image.Resampling.BICUBIC), folder, n, quality=90)
+
+
+def _save_often(image: Image.Image, folder: Path, n: int, **options: Any) -> Path:
     folder.mkdir(parents=True)
-    pixels = skimage.data.astronaut()
-    photo = Image.fromarray(pixels).resize((2250, 1500), Image.Resampling.BICUBIC)
-    photo.save(folder / "00000.jpg", quality=90)
+    image.save(folder / "00000.jpg", **options)
     for i in range(1, n):
         os.link(folder / "00000.jpg", folder / f"{i:05d}.jpg")
     return folder

@@ -17,7 +17,7 @@ _ENCODED_BYTES = 2**26  # of logits that are drawn at once
 
 
 class WaitingMasks:
-    """Masks as low-res logits; as many as memory allows, the others encoded before their time.
+    """Masks by their low-res shapes; as many as memory allows, others encoded before their time.
 
     Only survivors of NMS need encoding, so that is worth putting off; run lengths are small, and
     the same whenever they are made.

@@ -87,14 +87,7 @@ def test_a_kill_at_every_step_loses_nothing(folder, tmp_path, expected, point):
     assert running_workers(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        # An error there is met as one at the step before or after; a kill is tried at all of them.
-        pytest.param(point, marks=pytest.mark.slow if point.endswith("synced") else ())
-        for point in FAILPOINTS
-    ],
-)
+@pytest.mark.parametrize("point", FAILPOINTS)
 def test_an_error_at_every_step_loses_nothing(folder, tmp_path, expected, point):
     fail_and_resume(folder, tmp_path, expected, point, "raise")
 

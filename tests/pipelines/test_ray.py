@@ -130,7 +130,7 @@ def two_nodes(monkeypatch):
     monkeypatch.setenv(SLEEP_VARIABLE, "1.0")
     if ray.is_initialized():
         ray.shutdown()
-    # Ray would notice a dead node after some fifteen seconds.
+    # Ray would notice a dead node after some ten seconds more.
     soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     head = {"num_cpus": 0, "_system_config": {"health_check_initial_delay_ms": 500, **soon}}
     cluster = Cluster(initialize_head=True, head_node_args=head)

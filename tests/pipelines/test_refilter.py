@@ -90,7 +90,7 @@ def _n_masks(rows):
 def test_with_candidates_rows_are_those_of_a_fresh_run(
     photo_folder, sources, tmp_path, layers, changes
 ):
-    report = refilter_run(sources[layers], tmp_path / "new", changes)
+    report = refilter_run(sources[layers], tmp_path / "new", changes, workers=2)
     crops = CROPS if layers else {}
     fresh = {**LOOSE, **crops, **changes, "keep_candidates": True}
     expected = _rows(_segment(photo_folder, tmp_path / "fresh", **fresh))
@@ -170,7 +170,7 @@ def stub_run(folder, tmp_path_factory):
 def expected(stub_run, tmp_path_factory):
     """What an undisturbed refiltering commits."""
     out = tmp_path_factory.mktemp("stub") / "new"
-    assert refilter_run(stub_run, out, CHANGES).is_complete
+    assert refilter_run(stub_run, out, CHANGES, workers=2).is_complete
     return contents(out)
 
 
