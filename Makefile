@@ -21,7 +21,7 @@ test-slow: .venv/.dev  ## tests of published sizes and large images: minutes, up
 	$(BIN)/python -m pytest -m slow
 
 test-formats: .venv/.dev .venv-formats/.done  ## exports as others' libraries read them
-	$(BIN)/python -m pytest tests/io/export
+	$(BIN)/python -m pytest tests/exports
 
 lint: .venv/.dev  ## style and types
 	$(BIN)/ruff check .

@@ -21,15 +21,15 @@ from amg.errors import (
 
 if TYPE_CHECKING:
     from amg.config import Config, GeneratorConfig, load_config
+    from amg.exports.formats import export
     from amg.generate.generator import MaskGenerator
-    from amg.interop import to_supervision
-    from amg.io.export.formats import export
-    from amg.models.load import load_model
+    from amg.models.zoo.load import load_model
     from amg.records import ImageResult, Mask, Rle
-    from amg.results import decode_mask, open_run
+    from amg.runs.interop import to_supervision
+    from amg.runs.results import decode_mask, open_run
     from amg.view.report.build import write_report
+    from pipelines.corpus.run import Run
     from pipelines.refilter import refilter_run
-    from pipelines.run import Run
 
 _HOMES = {
     "Config": "amg.config",
@@ -38,14 +38,14 @@ _HOMES = {
     "Mask": "amg.records",
     "MaskGenerator": "amg.generate.generator",
     "Rle": "amg.records",
-    "Run": "pipelines.run",
-    "decode_mask": "amg.results",
-    "export": "amg.io.export.formats",
+    "Run": "pipelines.corpus.run",
+    "decode_mask": "amg.runs.results",
+    "export": "amg.exports.formats",
     "load_config": "amg.config",
-    "load_model": "amg.models.load",
-    "open_run": "amg.results",
+    "load_model": "amg.models.zoo.load",
+    "open_run": "amg.runs.results",
     "refilter_run": "pipelines.refilter",
-    "to_supervision": "amg.interop",
+    "to_supervision": "amg.runs.interop",
     "write_report": "amg.view.report.build",
 }
 

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from amg.config import GeneratorConfig, load_config
-from amg.io.images import decode_image
-from amg.io.reading import read_bytes
-from amg.models.load import load_model
-from amg.models.sam import SAMModel
+from amg.inputs.images import decode_image
+from amg.inputs.reading import read_bytes
+from amg.models.families.sam import SAMModel
+from amg.models.zoo.load import load_model
 from benchmarks.memory import forget_peak, peak_mb
 from benchmarks.peers import PEERS, Annotations, Generate
 from benchmarks.record import OURS
-from pipelines.parent import die_with_parent
+from pipelines.corpus.parent import die_with_parent
 
 # The first masks of a process wait for compilers and allocators: they are made beforehand.
 _FEW = {

@@ -74,7 +74,7 @@ def _one(arguments: str) -> None:
 
     Of the CPU, since the machine may have other work; all of it is done in one thread.
     """
-    from amg.io.export.formats import export  # noqa: PLC0415 - it counts as part of the cost
+    from amg.exports.formats import export  # noqa: PLC0415 - it counts as part of the cost
 
     run, name, out = json.loads(arguments)
     start = time.process_time()

@@ -7,7 +7,7 @@ decoder does. They are those of the image that was encoded last.
 import torch
 from torch import nn
 
-from amg.models.fine_tiny_vit import FineTinyViT
+from amg.models.modules.fine_tiny_vit import FineTinyViT
 
 
 class EmbeddingOnly(nn.Module):

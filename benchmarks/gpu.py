@@ -22,10 +22,10 @@ from amg.evaluate.parity import compare_annotations
 from amg.generate.crops import Crop
 from amg.generate.generator import MaskGenerator
 from amg.generate.points import crop_points
-from amg.io.images import decode_image
-from amg.io.reading import read_bytes
-from amg.models.load import load_model
-from amg.models.sam import SAMModel
+from amg.inputs.images import decode_image
+from amg.inputs.reading import read_bytes
+from amg.models.families.sam import SAMModel
+from amg.models.zoo.load import load_model
 from benchmarks import table
 from benchmarks.memory import forget_peak, peak_mb
 from benchmarks.photos import given_or_default

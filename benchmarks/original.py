@@ -19,10 +19,10 @@ from segment_anything.modeling import (
 from torch import nn
 
 from amg.config import GeneratorConfig
-from amg.models import image_encoder_vit
-from amg.models.fine_tiny_vit import FineTinyViT
-from amg.models.sam import SAMModel
-from amg.models.sam2 import SAM2Model
+from amg.models.families.sam import SAMModel
+from amg.models.families.sam2 import SAM2Model
+from amg.models.modules import image_encoder_vit
+from amg.models.modules.fine_tiny_vit import FineTinyViT
 from benchmarks.fine_features import EmbeddingOnly
 from benchmarks.parameters import parameters_of
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from amg.config import GeneratorConfig
-from amg.models.sam2 import SAM2Model
+from amg.models.families.sam2 import SAM2Model
 from benchmarks.parameters import parameters_of
 
 # What `build_sam2` sets beside its configurations.

@@ -21,9 +21,9 @@ from amg.evaluate.parity import read_annotations
 from amg.evaluate.results import Comparison
 from amg.evaluate.runs import compare_images, summarise_comparisons
 from amg.generate.generator import MaskGenerator
-from amg.io.images import decode_image
-from amg.io.reading import read_bytes
-from amg.models.load import load_model
+from amg.inputs.images import decode_image
+from amg.inputs.reading import read_bytes
+from amg.models.zoo.load import load_model
 from amg.records import Mask
 from benchmarks.original import original_generator
 

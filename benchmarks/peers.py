@@ -14,9 +14,9 @@ import numpy as np
 
 from amg.config import GeneratorConfig
 from amg.errors import ConfigError
-from amg.models.registry import get_spec
-from amg.models.sam import SAMModel
-from amg.models.sam2 import SAM2Model
+from amg.models.families.sam import SAMModel
+from amg.models.families.sam2 import SAM2Model
+from amg.models.zoo.registry import get_spec
 
 Annotations = list[dict[str, Any]]
 """An image's masks: at least `segmentation`, as COCO RLE."""

@@ -6,9 +6,9 @@ import torch
 from amg.config import GeneratorConfig
 from amg.generate.crops import Crop
 from amg.generate.points import crop_points
-from amg.models.load import build_model
-from amg.models.registry import get_spec
-from amg.models.sam import SAMModel
+from amg.models.families.sam import SAMModel
+from amg.models.zoo.load import build_model
+from amg.models.zoo.registry import get_spec
 
 PASSING_SCORE = 0.5
 _SEED = 0

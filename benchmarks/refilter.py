@@ -17,10 +17,10 @@ import typer
 from PIL import Image
 
 from amg.config import load_config
-from amg.results import open_run
+from amg.runs.results import open_run
 from benchmarks.ellipses import SIZE_HW, make_hundred_ellipses
+from pipelines.corpus.run import Run
 from pipelines.refilter import refilter_run
-from pipelines.run import Run
 
 WAYS: dict[str, dict[str, Any]] = {
     "predicted IoU": {"pred_iou_thresh": 0.6},

@@ -34,7 +34,7 @@ from benchmarks.sleeper import (
     make_device_in_turn,
     make_sleeper,
 )
-from pipelines.run import Run
+from pipelines.corpus.run import Run
 
 app = typer.Typer(help=__doc__)
 
@@ -166,8 +166,8 @@ def plan(inputs: int = 1_000_000) -> None:
 
 def plan_once(source: str, out: str) -> None:
     """Plan, and print what it took."""
-    from amg.io.storage import open_storage  # noqa: PLC0415 - counted in the memory it takes
-    from pipelines.plan import Job, prepare  # noqa: PLC0415
+    from amg.storage.stores import open_storage  # noqa: PLC0415 - counted in the memory it takes
+    from pipelines.corpus.plan import Job, prepare  # noqa: PLC0415
 
     started = time.perf_counter()
     made, _ = prepare(Job([source], Config()), open_storage(out))

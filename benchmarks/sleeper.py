@@ -42,7 +42,7 @@ class SleepingDevice(SleepingGenerator):
     """Sleeps as the CPU does while a GPU works, with images that are fitted as SAM's, at 1024."""
 
     def __init__(self, heartbeat: Callable[[], None]) -> None:
-        from amg.models.load import load_model  # noqa: PLC0415 - the other stub needs no torch
+        from amg.models.zoo.load import load_model  # noqa: PLC0415 - the other stub needs no torch
 
         super().__init__(heartbeat)
         self._model = load_model("nano", device="cpu", imgsz=1024)

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from amg.evaluate.parity import compare_annotations, count_found
-from amg.models.registry import locate_weights
+from amg.models.zoo.registry import locate_weights
 from benchmarks import table
 from benchmarks.contender import Contender, Job, Measurement
 from benchmarks.peers import choose_peers

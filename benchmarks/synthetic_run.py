@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amg.io.planned import INPUTS_SCHEMA
-from amg.io.run_folder import INPUTS, PLAN, Commit, Plan, Tally, commit_file, shard_file, to_json
-from amg.io.schema import ImageRow
-from amg.io.shards import ShardWriter
-from amg.io.sources import ImageSource
-from amg.io.storage import Storage, open_storage
+from amg.inputs.sources import ImageSource
 from amg.ops import rle
 from amg.records import Mask
+from amg.runs.folder import INPUTS, PLAN, Commit, Plan, Tally, commit_file, shard_file, to_json
+from amg.runs.planned import INPUTS_SCHEMA
+from amg.runs.schema import ImageRow
+from amg.runs.shards import ShardWriter
+from amg.storage.stores import Storage, open_storage
 
 FINGERPRINT = "f" * 64
 VERSION = "0.0.0+synthetic"

@@ -23,10 +23,10 @@ from transformers.models.sam.modeling_sam import SamVisionEncoderOutput
 
 from amg.config import GeneratorConfig
 from amg.errors import ConfigError
-from amg.models.fine_tiny_vit import FineTinyViT
-from amg.models.image_encoder_vit import ImageEncoderViT
-from amg.models.sam import SAMModel
-from amg.models.transformers_keys import published_key
+from amg.models.families.sam import SAMModel
+from amg.models.modules.fine_tiny_vit import FineTinyViT
+from amg.models.modules.image_encoder_vit import ImageEncoderViT
+from amg.models.zoo.transformers_keys import published_key
 from amg.ops import rle
 from benchmarks.fine_features import EmbeddingOnly
 

@@ -24,7 +24,7 @@ from amg.generate.crops import Crop
 from amg.generate.generator import MaskGenerator
 from amg.generate.points import crop_points
 from amg.generate.refilter import change_filters, refilter
-from amg.models.load import load_model
+from amg.models.zoo.load import load_model
 from amg.records import ImageResult, Mask
 from amg.view.overlay import beside, draw_overlay
 from pipelines.demo import main as run_demo

@@ -13,12 +13,12 @@ import typer
 from PIL import Image
 
 from amg.config import load_config
-from amg.io.images import decode_image
-from amg.io.reading import read_bytes
-from amg.results import open_run
+from amg.inputs.images import decode_image
+from amg.inputs.reading import read_bytes
+from amg.runs.results import open_run
 from amg.view.overlay import beside, draw_overlay
 from amg.view.report.build import write_report
-from pipelines.run import Run
+from pipelines.corpus.run import Run
 
 # In the wheel itself: no download.
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "coins")

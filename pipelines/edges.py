@@ -9,12 +9,12 @@ from amg.config import Config
 from amg.errors import ConfigError, ImageError, RunError, StorageError
 from amg.evaluate.edge_map import edge_map, write_edge_map
 from amg.generate.probability import generate_soft
-from amg.io.images import decode_image
-from amg.io.reading import read_source
-from amg.io.sources import ImageSource
-from amg.io.storage import LocalStorage
-from pipelines.plan import differences, identity, resolve
-from pipelines.worker import make_generator
+from amg.inputs.images import decode_image
+from amg.inputs.reading import read_source
+from amg.inputs.sources import ImageSource
+from amg.storage.stores import LocalStorage
+from pipelines.corpus.plan import differences, identity, resolve
+from pipelines.corpus.worker import make_generator
 
 PROTOCOL = (
     "generator.points_per_side=16",

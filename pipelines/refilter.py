@@ -18,8 +18,8 @@ from typing import Any
 from amg.config import Config, EngineConfig, GeneratorConfig
 from amg.errors import ConfigError, RunError, StorageError
 from amg.generate.refilter import change_filters, inexact_changes, refilter
-from amg.io.access import is_passing
-from amg.io.run_folder import (
+from amg.ops.processes import workers_for
+from amg.runs.folder import (
     CONFIG,
     INPUTS,
     PLAN,
@@ -31,16 +31,16 @@ from amg.io.run_folder import (
     require_plan,
     to_json,
 )
-from amg.io.schema import FAILED, SCHEMA_VERSION, ImageRow
-from amg.io.shards import read_shard
-from amg.io.storage import Storage, open_storage
-from amg.ops.processes import workers_for
-from pipelines.driver import Watch
-from pipelines.lease import hold_lease, hold_planning_lease
-from pipelines.messages import Progress, ShardResult, ShardTask, WorkerSetup
-from pipelines.plan import as_yaml, clear, decisive, differences, fingerprint
-from pipelines.run import RunReport, Signals, make_setup, read_config, work
-from pipelines.worker import make_generator, publish_shard
+from amg.runs.schema import FAILED, SCHEMA_VERSION, ImageRow
+from amg.runs.shards import read_shard
+from amg.storage.access import is_passing
+from amg.storage.stores import Storage, open_storage
+from pipelines.corpus.driver import Watch
+from pipelines.corpus.lease import hold_lease, hold_planning_lease
+from pipelines.corpus.messages import Progress, ShardResult, ShardTask, WorkerSetup
+from pipelines.corpus.plan import as_yaml, clear, decisive, differences, fingerprint
+from pipelines.corpus.run import RunReport, Signals, make_setup, read_config, work
+from pipelines.corpus.worker import make_generator, publish_shard
 
 _REPORT_EVERY_S = 1.0
 

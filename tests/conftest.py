@@ -11,7 +11,7 @@ import torch
 from s3_server import s3, s3_endpoint  # noqa: F401 - fixtures
 
 import amg
-from amg.io.storage import open_storage
+from amg.storage.stores import open_storage
 from tests.pipelines.helpers import make_run
 
 # Whether kernels are interpreted is settled when triton is imported: here, before any test is.

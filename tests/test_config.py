@@ -7,7 +7,7 @@ from segment_anything import SamAutomaticMaskGenerator
 
 from amg import ConfigError, GeneratorConfig
 from amg.config import Config, load_config
-from amg.models.registry import MODELS
+from amg.models.zoo.registry import MODELS
 
 BEYOND_THE_ORIGINALS = {
     "points_follow_aspect",

@@ -16,13 +16,13 @@ ALLOWED = {
     "amg.models": {"amg.ops"},
     "amg.generate": {"amg.config", "amg.ops", "amg.models.interface", "amg.models.precision"},
     "amg.io": set(),
-    "amg.io.export": {"amg.io", "amg.ops", "amg.results"},
+    "amg.exports": {"amg.io", "amg.ops", "amg.runs.results"},
     "amg.view": {"amg.ops"},
     "amg.view.report": {"amg.evaluate", "amg.io", "amg.ops", "amg.view"},
-    "amg.evaluate": {"amg.io", "amg.ops", "amg.results"},
+    "amg.evaluate": {"amg.io", "amg.ops", "amg.runs.results"},
     "amg.cli": {"amg", "pipelines"},
-    "amg.results": {"amg.io", "amg.ops"},
-    "amg": {"amg", "pipelines.run", "pipelines.refilter"},
+    "amg.runs.results": {"amg.io", "amg.ops"},
+    "amg": {"amg", "pipelines.corpus.run", "pipelines.refilter"},
     "pipelines": {"amg"},
 }
 USERS_OF_SKIMAGE = {"pipelines.demo", "amg.evaluate.edges"}  # of the extras demo and eval

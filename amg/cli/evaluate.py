@@ -75,7 +75,7 @@ def edges(
     set_: SetOption = None,
 ) -> None:
     """Draw edges by SAM's zero-shot protocol, for `amg eval FOLDER --against BSDS500`."""
-    from amg.io.sources import list_sources  # noqa: PLC0415 - torch only when needed
+    from amg.inputs.sources import list_sources  # noqa: PLC0415 - torch only when needed
     from pipelines.edges import PROTOCOL, draw_edges  # noqa: PLC0415
 
     named = {"name": model, "checkpoint": checkpoint, "device": device}

@@ -65,8 +65,8 @@ def export(
 
 
 def _export(run: str, to: str, folder: str, options: dict[str, Any]) -> None:
-    from amg.io.export.formats import export as write  # noqa: PLC0415 - opencv only when needed
-    from amg.results import open_run  # noqa: PLC0415
+    from amg.exports.formats import export as write  # noqa: PLC0415 - opencv only when needed
+    from amg.runs.results import open_run  # noqa: PLC0415
 
     results = open_run(run)
     if not results.is_complete:

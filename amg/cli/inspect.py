@@ -24,7 +24,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")] = False,
 ) -> None:
     """Say how far a run is, from its commits. Exit codes as `amg run`."""
-    from pipelines.run import summarize  # noqa: PLC0415
+    from pipelines.corpus.run import summarize  # noqa: PLC0415
 
     report = summarize(out)
     if as_json:
@@ -42,7 +42,7 @@ def verify(
     workers: ProcessesOption = None,
 ) -> None:
     """Look at every committed byte again: ids, sha256, footers, masks. Exit code 5: damaged."""
-    from pipelines.verify import verify as check  # noqa: PLC0415
+    from pipelines.corpus.verify import verify as check  # noqa: PLC0415
 
     n_rows = n_problems = 0
     with CountDisplay(errors) as display:
@@ -61,7 +61,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Delete what no commit names: the files of attempts that were lost or superseded."""
-    from pipelines.gc import collect_garbage  # noqa: PLC0415
+    from pipelines.corpus.gc import collect_garbage  # noqa: PLC0415
 
     garbage = collect_garbage(out, dry_run=dry_run)
     for name in garbage:

@@ -16,10 +16,10 @@ from rich.progress import (
 )
 
 from amg.errors import ConfigError
-from amg.io.schema import FAILED
+from amg.runs.schema import FAILED
 
 if TYPE_CHECKING:
-    from pipelines.driver import RunState
+    from pipelines.corpus.driver import RunState
 
 STYLES = ("bar", "lines", "json", "none")
 _LINE_EVERY_S = 10

@@ -36,11 +36,11 @@ from amg.cli.options import (
 from amg.cli.progress import RunDisplay
 from amg.config import Config
 from amg.errors import ConfigError
-from amg.io.sources import SourceOptions
-from amg.io.urls import shown
+from amg.inputs.sources import SourceOptions
+from amg.storage.urls import shown
 
 if TYPE_CHECKING:
-    from pipelines.run import RunReport
+    from pipelines.corpus.run import RunReport
 
 ProgressOption = Annotated[
     str | None, typer.Option("--progress", help="bar, lines, json or none; default: as it fits.")
@@ -85,7 +85,7 @@ def run(
     Exit codes: 0 all images done, 3 done but some failed (their rows say why), 4 incomplete: run
     again to go on, 2 bad usage, 5 the storage failed.
     """
-    from pipelines.run import Run  # noqa: PLC0415 - the library works without pipelines
+    from pipelines.corpus.run import Run  # noqa: PLC0415 - the library works without pipelines
 
     resolved = resolve_config(
         config,
@@ -126,7 +126,7 @@ def retry_failed(
     progress: ProgressOption = None,
 ) -> None:
     """Do the images again whose rows say that they failed; all other rows stay as they are."""
-    from pipelines.run import retry_failed as retry  # noqa: PLC0415
+    from pipelines.corpus.run import retry_failed as retry  # noqa: PLC0415
 
     def change(config: Config) -> Config:
         wanted = _engine(engine, address, workers, None, None)
@@ -152,7 +152,7 @@ def plan(
     ] = None,
 ) -> None:
     """Say what a run would do: images, shards, bytes, time. Nothing is written or segmented."""
-    from pipelines.plan import Job, survey  # noqa: PLC0415
+    from pipelines.corpus.plan import Job, survey  # noqa: PLC0415
 
     resolved = resolve_config(config, set_, model={"name": model, "checkpoint": checkpoint})
     job = Job(inputs, resolved, SourceOptions(id_column, uri_column, image_column), limit)
@@ -187,7 +187,7 @@ def _engine(
 def _watch(display: RunDisplay, metrics_port: int | None) -> Any:
     if metrics_port is None:
         return display.update
-    from pipelines.metrics import serve_metrics  # noqa: PLC0415
+    from pipelines.corpus.metrics import serve_metrics  # noqa: PLC0415
 
     measure = serve_metrics(metrics_port)
 

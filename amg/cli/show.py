@@ -81,9 +81,9 @@ def show(
 
 
 def _segment(path: str, config: "Config") -> "tuple[np.ndarray, Sequence[Mask]]":
-    from amg.io.images import decode_image  # noqa: PLC0415 - torch only when needed
-    from amg.io.reading import read_bytes  # noqa: PLC0415
-    from pipelines.worker import make_generator  # noqa: PLC0415
+    from amg.inputs.images import decode_image  # noqa: PLC0415 - torch only when needed
+    from amg.inputs.reading import read_bytes  # noqa: PLC0415
+    from pipelines.corpus.worker import make_generator  # noqa: PLC0415
 
     try:
         rgb = decode_image(read_bytes(path), max_pixels=config.run.max_image_pixels).rgb
@@ -93,7 +93,7 @@ def _segment(path: str, config: "Config") -> "tuple[np.ndarray, Sequence[Mask]]"
 
 
 def _from_run(out: str, image_id: str) -> "tuple[np.ndarray, Sequence[Mask]]":
-    from amg.results import open_run  # noqa: PLC0415
+    from amg.runs.results import open_run  # noqa: PLC0415
 
     run = open_run(out)
     row = run.row(image_id)
@@ -139,7 +139,7 @@ def _save(picture: "np.ndarray", out: Path) -> None:
 
 def models() -> None:
     """List the models, and where their weights are looked for."""
-    from amg.models.registry import MODELS  # noqa: PLC0415 - torch only when needed
+    from amg.models.zoo.registry import MODELS  # noqa: PLC0415 - torch only when needed
 
     table = Table("name", "what it is", "weights")
     for spec in MODELS.values():

@@ -1,0 +1,1 @@
+"""How good masks are, and how equal; imports `runs`, `storage` and `ops`."""

@@ -14,8 +14,8 @@ from amg.evaluate.ranking import Rank, ranked
 from amg.evaluate.recall import Limits, best_ious
 from amg.evaluate.results import RegionScore
 from amg.evaluate.shards import check_size
-from amg.io.schema import ImageRow
 from amg.ops import rle
+from amg.runs.schema import ImageRow
 
 _MIN_REGION_PX = 100
 

@@ -13,8 +13,8 @@ from amg.evaluate.ranking import Rank, ranked
 from amg.evaluate.recall import Limits, RecallCounts, summarise_recall
 from amg.evaluate.results import AverageRecall
 from amg.evaluate.shards import check_size
-from amg.io.schema import ImageRow
 from amg.ops import rle
+from amg.runs.schema import ImageRow
 
 ALL = "all"
 _AREAS_PX: Mapping[str, tuple[float, float]] = {

@@ -14,9 +14,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from amg.errors import EvaluationError, RleError
-from amg.io.urls import name_of
 from amg.ops import rle
 from amg.records import Rle
+from amg.storage.urls import name_of
 
 Frequency = Literal["frequent", "common", "rare"]
 _FREQUENCIES: Mapping[str, Frequency] = {"f": "frequent", "c": "common", "r": "rare"}

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from amg.errors import EvaluationError
-from amg.io.storage import LocalStorage
+from amg.storage.stores import LocalStorage
 
 _SMOOTHING_PX = 4
 _TOLERANCE = 1.01  # a plateau has no maximum: almost as strong as its neighbours is enough

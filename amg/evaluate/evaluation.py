@@ -18,9 +18,9 @@ from amg.evaluate.recall import parse_limits
 from amg.evaluate.results import Evaluation, Kind
 from amg.evaluate.runs import RowPlace, RunJudge, compare_shard, summarise_comparisons
 from amg.evaluate.shards import ImageScore, image_ids_by_file, score_run
-from amg.io.run_folder import PLAN
-from amg.io.storage import open_storage
-from amg.results import RunResults, open_run
+from amg.runs.folder import PLAN
+from amg.runs.results import RunResults, open_run
+from amg.storage.stores import open_storage
 
 Watch = Callable[[int, int], None]
 Score = TypeVar("Score")

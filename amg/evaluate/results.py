@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from amg.evaluate.ranking import Rank
-from amg.io.run_folder import EVALUATION
-from amg.io.storage import Storage, open_storage, read_all
-from amg.io.urls import as_text, local_path, name_of, scheme_of, shown
+from amg.runs.folder import EVALUATION
+from amg.storage.stores import Storage, open_storage, read_all
+from amg.storage.urls import as_text, local_path, name_of, scheme_of, shown
 
 Kind = Literal["coco", "lvis", "bsds", "run", "edges"]
 ScoreName = Literal["predicted_iou", "stability_score"]

@@ -15,10 +15,10 @@ from amg.evaluate.matching import match_pairs
 from amg.evaluate.parity import MIN_IOU_FOUND, ParityReport, compare_masks
 from amg.evaluate.results import Comparison, ImageDifference
 from amg.evaluate.shards import ImageScore, ShardTask, check_size, score_shard
-from amg.io.schema import ImageRow
-from amg.io.shards import read_rows
-from amg.io.storage import open_storage
 from amg.records import Mask
+from amg.runs.schema import ImageRow
+from amg.runs.shards import read_rows
+from amg.storage.stores import open_storage
 
 MIN_IOU_MATCHED = 0.5
 _QUANTILES = (0.01, 0.1, 0.5)

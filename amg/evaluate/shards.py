@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from amg.errors import EvaluationError, RleError
-from amg.io.schema import FAILED, ImageRow
-from amg.io.shards import read_ids, read_shard
-from amg.io.storage import open_storage
 from amg.ops.processes import map_in_processes, workers_for
-from amg.results import RunResults
+from amg.runs.results import RunResults
+from amg.runs.schema import FAILED, ImageRow
+from amg.runs.shards import read_ids, read_shard
+from amg.storage.stores import open_storage
 
 Truth = TypeVar("Truth")
 Score = TypeVar("Score")

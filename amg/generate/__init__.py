@@ -1,0 +1,3 @@
+"""The generator, as a reader would tell it; imports the configuration, `ops`, and of models their
+interface and precision.
+"""

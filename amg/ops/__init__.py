@@ -1,0 +1,3 @@
+"""Numeric kernels on arrays, and the threads and processes that run them; imports records and
+errors only.
+"""

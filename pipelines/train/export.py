@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from amg.models.checkpoint import save_weights
+from amg.models.zoo.checkpoint import save_weights
 from pipelines.train.trainer import trained_model
 
 

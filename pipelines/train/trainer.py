@@ -13,12 +13,12 @@ import torch
 from torch import distributed, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from amg.models.build import build_nano
-from amg.models.checkpoint import load_weights
-from amg.models.fine_sam import FineSAMModel
-from amg.models.fine_tiny_vit import FineFeatures
+from amg.models.families.build import build_nano
+from amg.models.families.fine_sam import FineSAMModel
+from amg.models.modules.fine_tiny_vit import FineFeatures
+from amg.models.zoo.checkpoint import load_weights
 from amg.ops.processes import usable_cores
-from pipelines.parent import die_with_parent
+from pipelines.corpus.parent import die_with_parent
 from pipelines.train.losses import (
     affinity_logits,
     mask_and_score_loss,

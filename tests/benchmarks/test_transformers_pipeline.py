@@ -6,7 +6,7 @@ import torch
 from amg import GeneratorConfig, MaskGenerator
 from amg.errors import ConfigError
 from amg.evaluate.parity import count_found
-from amg.models.build import build_mobile_sam, build_nano
+from amg.models.families.build import build_mobile_sam, build_nano
 from benchmarks.transformers_pipeline import pipeline_generator, transformers_sam
 from tests.models.oracles import SIZE_PX, our_sam
 from tests.models.parity import assert_close, random, randomise

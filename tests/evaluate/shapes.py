@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from amg.io.schema import ImageRow
 from amg.ops import rle
 from amg.records import Mask
+from amg.runs.schema import ImageRow
 
 
 def box(size_hw, y0, y1, x0, x1):

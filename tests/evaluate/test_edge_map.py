@@ -13,7 +13,7 @@ from amg.evaluate.edge_map import (
     suppress_beside_ridges,
     write_edge_map,
 )
-from amg.io.failpoints import ENVIRONMENT
+from amg.storage.failpoints import ENVIRONMENT
 from tests.evaluate.shapes import box
 
 

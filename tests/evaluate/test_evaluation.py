@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from amg.cli import app
 from amg.config import load_config
 from amg.evaluate.evaluation import evaluate
-from amg.io.run_folder import commit_file
 from amg.ops import rle
-from amg.results import open_run
+from amg.runs.folder import commit_file
+from amg.runs.results import open_run
 from pipelines import edges
-from pipelines.run import Run
+from pipelines.corpus.run import Run
 from tests.evaluate.shapes import annotation, coco_tree, write_json
 from tests.evaluate.test_bsds import write_mat
 from tests.pipelines.helpers import QUICK, make_folder, make_run

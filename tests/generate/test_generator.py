@@ -7,7 +7,7 @@ import pytest
 
 from amg import GeneratorConfig, ImageError, MaskGenerator
 from amg.evaluate.parity import compare_annotations
-from amg.models.build import build_nano
+from amg.models.families.build import build_nano
 from amg.ops import rle
 from benchmarks.original import original_generator
 

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 from torch import nn
 
-from amg.models.image_encoder_vit import ImageEncoderViT
-from amg.models.mask_decoder import MaskDecoder
-from amg.models.prompt_encoder import PromptEncoder
-from amg.models.sam import SAMModel
-from amg.models.tiny_vit import TinyViT
-from amg.models.two_way_transformer import TwoWayTransformer
+from amg.models.families.sam import SAMModel
+from amg.models.modules.image_encoder_vit import ImageEncoderViT
+from amg.models.modules.mask_decoder import MaskDecoder
+from amg.models.modules.prompt_encoder import PromptEncoder
+from amg.models.modules.tiny_vit import TinyViT
+from amg.models.modules.two_way_transformer import TwoWayTransformer
 
 OUR_PARTS = SimpleNamespace(
     ImageEncoderViT=ImageEncoderViT,

@@ -6,7 +6,7 @@ from unittest import mock
 
 import torch
 
-from amg.models.transformers_keys import to_published_layout
+from amg.models.zoo.transformers_keys import to_published_layout
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 BOTH_DTYPES = (torch.float64, torch.float32)

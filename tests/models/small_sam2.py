@@ -4,16 +4,16 @@ import re
 from functools import partial
 
 import torch
-from parity import precision, randomise
 
-from amg.models.fpn_neck import FpnNeck, ImageEncoder
-from amg.models.hiera import Hiera
-from amg.models.memory_attention import MemoryAttention, MemoryAttentionLayer
-from amg.models.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
-from amg.models.position_encoding import PositionEmbeddingSine
-from amg.models.rope_attention import RoPEAttention
-from amg.models.sam2 import SAM2Model
+from amg.models.families.sam2 import SAM2Model
+from amg.models.modules.fpn_neck import FpnNeck, ImageEncoder
+from amg.models.modules.hiera import Hiera
+from amg.models.modules.memory_attention import MemoryAttention, MemoryAttentionLayer
+from amg.models.modules.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+from amg.models.modules.position_encoding import PositionEmbeddingSine
+from amg.models.modules.rope_attention import RoPEAttention
 from benchmarks.original_sam2 import instantiate, published_config
+from tests.models.parity import precision, randomise
 
 IMGSZ, DIM, MEMORY_DIM = 128, 32, 8
 SIDE = IMGSZ // 16

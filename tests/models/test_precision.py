@@ -2,22 +2,22 @@ from typing import get_args
 
 import pytest
 import torch
-from oracles import SIZE_PX, our_sam
-from parity import assert_close, random, randomise
 
 import amg
 from amg import ConfigError, GeneratorConfig, MaskGenerator
 from amg.config import ModelConfig
 from amg.evaluate.parity import compare_annotations, count_found
-from amg.models import load
 from amg.models.precision import PRECISIONS, products_in
+from amg.models.zoo import load
+from tests.models.oracles import SIZE_PX, our_sam
+from tests.models.parity import assert_close, random, randomise
 
 CONFIG = GeneratorConfig(points_per_side=8, pred_iou_thresh=0.3, stability_score_thresh=0.3)
 
 
 def our_sam2():
     pytest.importorskip("benchmarks.original_sam2")
-    from small_sam2 import sam2_twins
+    from tests.models.small_sam2 import sam2_twins
 
     return sam2_twins()[0]
 

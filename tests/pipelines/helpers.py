@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from amg.config import load_config
-from amg.results import open_run
-from pipelines.run import Run
+from amg.runs.results import open_run
+from pipelines.corpus.run import Run
 from tests.pipelines.stub import make_stub, save_image
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def running_workers(out):
         try:
             command = (entry / "cmdline").read_bytes()
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"pipelines.engines.child" in command:
+            if b"pipelines.corpus.engines.child" in command:
                 driver = Path(f"/proc/{parent}/cmdline").read_bytes()
                 if parent == 1 or os.fsencode(str(out)) in driver:
                     found.append(int(entry.name))

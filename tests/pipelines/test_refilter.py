@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from amg import ConfigError, RunError
 from amg.cli import app
 from amg.config import load_config
-from amg.io.run_folder import commit_file, read_commits, require_plan
-from amg.io.shards import read_shard
-from amg.io.storage import open_storage
-from amg.results import open_run
+from amg.runs.folder import commit_file, read_commits, require_plan
+from amg.runs.results import open_run
+from amg.runs.shards import read_shard
+from amg.storage.stores import open_storage
+from pipelines.corpus.run import Run, retry_failed, summarize
+from pipelines.corpus.verify import verify
 from pipelines.refilter import refilter_run
-from pipelines.run import Run, retry_failed, summarize
-from pipelines.verify import verify
 from tests.pipelines.helpers import ROOT, contents, make_folder, make_run
 
 MODEL = ["model.device=cpu", "run.images_per_shard=2", "generator.points_per_side=8"]

@@ -6,9 +6,9 @@ import json
 import numpy as np
 from PIL import Image
 
-from amg.io.schema import ImageRow
 from amg.ops import rle
 from amg.records import Mask
+from amg.runs.schema import ImageRow
 from benchmarks import synthetic_run
 
 SIZE_HW = (60, 90)

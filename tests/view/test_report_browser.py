@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as pycoco
 
-from amg.io.schema import ImageRow
 from amg.ops import rle
 from amg.ops.rle_resize import shrink
+from amg.runs.schema import ImageRow
 from amg.view.overlay import mask_colour
 from amg.view.report.build import write_report
 from tests.view.made_run import (

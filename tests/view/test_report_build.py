@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from amg.cli import app
 from amg.errors import ConfigError, OutputError, RunError, ShardError
-from amg.io.schema import ImageRow
-from amg.io.sources import list_sources
+from amg.inputs.sources import list_sources
 from amg.ops import rle
+from amg.runs.schema import ImageRow
 from amg.view.overlay import draw_overlay, mask_colour
 from amg.view.report import pictures
 from amg.view.report.build import write_report

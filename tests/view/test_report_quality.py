@@ -17,7 +17,7 @@ from amg.evaluate.results import (
     RegionScore,
     read_evaluations,
 )
-from amg.io.storage import open_storage
+from amg.storage.stores import open_storage
 from amg.view.report.build import write_report
 from amg.view.report.calibration import draw_calibration
 from amg.view.report.plots import LEFT, RIGHT

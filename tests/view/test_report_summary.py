@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from amg.errors import ShardError
-from amg.io.run_folder import read_commits, require_plan
-from amg.io.schema import FAILED, ImageRow
-from amg.io.storage import open_storage
 from amg.ops import rle
 from amg.records import Rle
-from amg.results import open_run
+from amg.runs.folder import read_commits, require_plan
+from amg.runs.results import open_run
+from amg.runs.schema import FAILED, ImageRow
+from amg.storage.stores import open_storage
 from amg.view.report import summary as module
 from amg.view.report.counting import Extremes, Histogram, even_edges, whole_edges
 from amg.view.report.summary import STAGES, summarize

@@ -20,11 +20,11 @@ from amg.errors import ConfigError, OutputError
 from amg.evaluate.ranking import Rank
 from amg.evaluate.results import Evaluation, read_evaluations
 from amg.evaluate.table import Listing, notes, result_listings
-from amg.io.events import RunTimes, read_times
-from amg.io.run_folder import PAGE, Commit, Plan, read_commits, require_plan
-from amg.io.shards import read_metadata
-from amg.io.storage import LocalStorage, Storage, open_storage
-from amg.io.urls import local_path, scheme_of, shown
+from amg.runs.events import RunTimes, read_times
+from amg.runs.folder import PAGE, Commit, Plan, read_commits, require_plan
+from amg.runs.shards import read_metadata
+from amg.storage.stores import LocalStorage, Storage, open_storage
+from amg.storage.urls import local_path, scheme_of, shown
 from amg.view.report import DEFAULT_IMAGES, Watch, words
 from amg.view.report.calibration import draw_calibration
 from amg.view.report.charts import draw_charts

@@ -15,14 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from amg.io.planned import PlannedInputs
-from amg.io.run_folder import Commit, Plan
-from amg.io.schema import FAILED, ImageRow
-from amg.io.shards import read_rows
-from amg.io.sources import ImageSource
-from amg.io.storage import Storage
+from amg.inputs.sources import ImageSource
 from amg.ops.coverage import covered_pixels
 from amg.records import Mask
+from amg.runs.folder import Commit, Plan
+from amg.runs.planned import PlannedInputs
+from amg.runs.schema import FAILED, ImageRow
+from amg.runs.shards import read_rows
+from amg.storage.stores import Storage
 from amg.view.overlay import mask_colour
 from amg.view.report import Watch
 from amg.view.report.pictures import NoPictureError, as_jpeg, fit, load_picture, with_masks

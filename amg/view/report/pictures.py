@@ -10,11 +10,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from amg.errors import ImageError, StorageError
-from amg.io.planned import read_planned_image
-from amg.io.schema import ImageRow
-from amg.io.sources import ImageSource
+from amg.inputs.sources import ImageSource
 from amg.ops.rle_resize import shrink
 from amg.records import Mask
+from amg.runs.planned import read_planned_image
+from amg.runs.schema import ImageRow
 from amg.view.overlay import draw_overlay
 
 Pixels = npt.NDArray[np.uint8]

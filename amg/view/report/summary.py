@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from amg.errors import RleError, ShardError
-from amg.io.run_folder import Commit, Plan
-from amg.io.schema import FAILED
-from amg.io.shards import read_columns
-from amg.io.storage import Storage
 from amg.ops.coverage import covered_pixels_of_images
+from amg.runs.folder import Commit, Plan
+from amg.runs.schema import FAILED
+from amg.runs.shards import read_columns
+from amg.storage.stores import Storage
 from amg.view.report import Watch
 from amg.view.report.counting import (
     Extremes,

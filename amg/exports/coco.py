@@ -1,0 +1,131 @@
+"""COCO instances: one JSON file, or several, that pycocotools and all that build on it read."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from amg.exports.rendering import (
+    Document,
+    Format,
+    FormatOptions,
+    NumberedMask,
+    Origin,
+    Picture,
+    Records,
+    Rendering,
+)
+from amg.exports.text import exact, file_name, to_json
+from amg.ops import polygons, rle
+from amg.records import Rle
+
+CATEGORY_ID = 1
+FileName = Literal["id", "uri", "name"]
+
+
+class CocoOptions(FormatOptions):
+    """What may be chosen of COCO."""
+
+    segmentation: Literal["rle", "polygons"] = "rle"
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    file_name: FileName = "id"
+    images_per_file: Annotated[int, Field(ge=1)] | None = None
+    label: str = "object"
+
+
+class Coco(Format):
+    """COCO instances JSON, RLE or polygons: pycocotools, torchvision, FiftyOne, Detectron2."""
+
+    Options = CocoOptions
+
+    @property
+    def images_per_file(self) -> int | None:  # noqa: D102
+        return self.options.images_per_file
+
+    def render(self, picture: Picture) -> Rendering:  # noqa: D102
+        annotations, n_empty = [], 0
+        for entry in picture.masks:
+            segmentation = self.segmentation(entry.mask.rle)
+            if segmentation:
+                annotations.append(to_json(annotation(picture, entry, segmentation)))
+            else:
+                n_empty += 1
+        image = to_json(image_record(picture, self.options.file_name))
+        notes = {"empty masks left out": n_empty} if n_empty else {}
+        return Rendering(records={"images": [image], "annotations": annotations}, notes=notes)
+
+    def documents(self) -> list[Document]:  # noqa: D102
+        return [Document("instances.json", self.json_pieces())]
+
+    def json_pieces(self) -> list[bytes | Records]:
+        """The text around the lists of images and annotations."""
+        return frame(self.origin, category(self.options))
+
+    def segmentation(self, mask: Rle) -> Any:
+        """COCO's `segmentation` of a mask; nothing for an empty one."""
+        if self.options.segmentation == "polygons":
+            return coco_polygons(mask, self.options.tolerance)
+        return rle.to_coco(mask)
+
+
+def coco_polygons(mask: Rle, tolerance_px: float) -> list[list[int]]:
+    """A polygon x, y, x, y, ... for each part, along the borders of pixels."""
+    loops = (polygons.bridge_holes(part) for part in polygons.trace_rle(mask, "borders"))
+    loops = (polygons.simplify(polygons.corners(loop), tolerance_px) for loop in loops)
+    return [loop.ravel().tolist() for loop in loops]
+
+
+def annotation(picture: Picture, entry: NumberedMask, segmentation: Any) -> dict[str, Any]:
+    """A mask as COCO's annotation.
+
+    `bbox` counts pixels, as pycocotools does, and is not the run's, which is one less.
+    """
+    mask = entry.mask
+    return {
+        "id": entry.id,
+        "image_id": picture.number,
+        "category_id": CATEGORY_ID,
+        "segmentation": segmentation,
+        "area": mask.area,
+        "bbox": list(rle.bbox_xywh(mask.rle)),
+        "iscrowd": 0,
+        "score": exact(mask.predicted_iou),
+        "predicted_iou": exact(mask.predicted_iou),
+        "stability_score": exact(mask.stability_score),
+        "point_coords": [[exact(value) for value in mask.point_xy]],
+        "crop_box": list(mask.crop_box_xywh),
+        "crop_layer": mask.crop_layer,
+        "level": mask.level,
+        "parent_id": entry.parent_id,
+    }
+
+
+def frame(origin: Origin, of_masks: Mapping[str, Any]) -> list[bytes | Records]:
+    """A JSON file with one category, and places for records of images and annotations."""
+    info = {"description": f"masks by {origin.model}", "run": origin.run_id}
+    start = to_json({"info": info, "licenses": [], "categories": [of_masks]})
+    return [
+        start.removesuffix(b"}") + b',\n"images":[\n',
+        Records("images"),
+        b'\n],\n"annotations":[\n',
+        Records("annotations"),
+        b"\n]}\n",
+    ]
+
+
+def image_record(picture: Picture, rule: FileName) -> dict[str, Any]:
+    """An image as COCO has it, and what the run calls it."""
+    height, width = picture.size_hw
+    return {
+        "id": picture.number,
+        "width": width,
+        "height": height,
+        "file_name": file_name(picture, rule),
+        "source_id": picture.image_id,
+        "uri": picture.uri,
+    }
+
+
+def category(options: Any) -> dict[str, Any]:
+    """The one category: masks have no class."""
+    return {"id": CATEGORY_ID, "name": options.label, "supercategory": options.label}

@@ -1,0 +1,1 @@
+"""From a location to RGB pixels; imports `storage`, and knows nothing of a run."""

@@ -1,0 +1,3 @@
+"""From prompts to candidate masks, plainly and fast; imports `modules`, the models' interface and
+`ops`.
+"""

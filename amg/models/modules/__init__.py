@@ -1,0 +1,3 @@
+"""The networks as the papers have them: know no family, no generator and no files, and import each
+other only.
+"""

@@ -1,0 +1,132 @@
+"""What makes a shard count: its commit, written by the driver alone; and the log of events."""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Iterable
+
+from amg.errors import ShardError
+from amg.runs.folder import (
+    ATTEMPTS,
+    DATA,
+    EVENTS,
+    REPORT,
+    SUCCESS,
+    Commit,
+    Plan,
+    attempt_file,
+    commit_file,
+    to_json,
+)
+from amg.storage.retry import with_backoff
+from amg.storage.stores import Storage, read_all
+from pipelines.corpus.lease import Lease
+from pipelines.corpus.messages import Progress, ShardResult
+
+logger = logging.getLogger(__name__)
+
+
+def commit_shard(storage: Storage, lease: Lease, plan: Plan, result: ShardResult) -> Commit:
+    """Make a published shard count. Raises ShardError if it is not there as it was sent."""
+    found = with_backoff(lambda: storage.size(result.file))
+    if found != result.n_bytes:
+        raise ShardError(f"{storage.url(result.file)}: {result.n_bytes} bytes sent, found {found}")
+    lease.check()
+    commit = Commit(
+        shard=result.shard,
+        file=result.file,
+        n_bytes=result.n_bytes,
+        sha256=result.sha256,
+        tally=result.tally,
+        attempt=result.attempt,
+        fingerprint=plan.fingerprint,
+    )
+    with_backoff(lambda: storage.write(commit_file(result.shard), to_json(commit)))
+    return commit
+
+
+def finish(storage: Storage, report: object, *, complete: bool) -> None:
+    """Write the report, and after it the sign that nothing is missing."""
+    with_backoff(lambda: storage.write(REPORT, to_json(report)))
+    if complete:
+        with_backoff(lambda: storage.write(SUCCESS, b""))
+
+
+def mark_attempt(storage: Storage, shard: int, attempt: str, progress: Progress | None) -> None:
+    """Write down which images were in flight when an attempt was lost."""
+    data = to_json(progress or Progress(attempt))
+    with_backoff(lambda: storage.write(attempt_file(shard, attempt), data))
+
+
+def forget_attempts(storage: Storage, shards: Iterable[int]) -> None:
+    """Remove the marks of attempts at shards."""
+    done = set(shards)
+    names = storage.list(ATTEMPTS)
+    storage.delete(f"{ATTEMPTS}/{name}" for name in names if _shard_of(name) in done)
+
+
+def sweep_partials(storage: Storage, attempts: Iterable[str]) -> None:
+    """Remove the half-written files of attempts whose workers were killed."""
+    dead = set(attempts)
+    for folder in (DATA, ATTEMPTS) if dead else ():
+        names = [name for name in storage.list(folder) if name.startswith(".")]
+        # `.part-00042.<attempt>.parquet.<random>.partial`, `.00042.<attempt>.json.<random>.partial`
+        storage.delete(f"{folder}/{name}" for name in names if dead.intersection(name.split(".")))
+
+
+def lost_attempts(storage: Storage, shards: Iterable[int]) -> dict[int, list[Progress]]:
+    """Attempts at these shards that were begun, and not committed: nobody is at work now."""
+    wanted = set(shards)
+    names = sorted(name for name in storage.list(ATTEMPTS) if _shard_of(name) in wanted)
+    lost: dict[int, list[Progress]] = {}
+    paths = [f"{ATTEMPTS}/{name}" for name in names]
+    for name, data in zip(names, read_all(storage, paths), strict=True):
+        shard = _shard_of(name)
+        if shard is not None and data is not None:
+            lost.setdefault(shard, []).append(_read_mark(data))
+    return lost
+
+
+def _shard_of(name: str) -> int | None:
+    number = name.partition(".")[0]
+    return int(number) if number.isdigit() and name.endswith(".json") else None
+
+
+def _read_mark(data: bytes) -> Progress:
+    try:
+        values = json.loads(data)
+        return Progress(values["attempt"], tuple(int(i) for i in values["in_flight"]))
+    except (ValueError, KeyError, TypeError):
+        return Progress("")
+
+
+class EventLog:
+    """What happened, a JSON object a line: events.jsonl, on object stores parts under events/."""
+
+    _FLUSH_S = 15.0
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self._session = storage, uuid.uuid4().hex[:8]
+        self._lines: list[str] = []
+        self._n_parts = 0
+        self._flushed_at = time.monotonic()
+
+    def log(self, event: str, **values: object) -> None:
+        """Add an event."""
+        now = round(time.time(), 3)
+        line = json.dumps({"time": now, "session": self._session, "event": event, **values})
+        logger.info("%s", line)
+        if not with_backoff(lambda: self._storage.append(EVENTS, line)):
+            self._lines.append(line)
+            if time.monotonic() - self._flushed_at > self._FLUSH_S:
+                self.flush()
+
+    def flush(self) -> None:
+        """Make all events so far durable."""
+        self._flushed_at = time.monotonic()
+        if self._lines:
+            data = "".join(f"{line}\n" for line in self._lines).encode()
+            name = f"events/{self._session}-{self._n_parts:05d}.jsonl"
+            with_backoff(lambda: self._storage.write(name, data))
+            self._lines, self._n_parts = [], self._n_parts + 1

@@ -1,0 +1,154 @@
+"""Workers as child processes of this one: no Ray, and an image that kills one kills no more."""
+
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from typing import Any
+
+from amg.errors import ConfigError
+from amg.ops.processes import usable_cores
+from pipelines.corpus.messages import Died, Event, ShardTask, WorkerSetup
+
+logger = logging.getLogger(__name__)
+_GRACE_S = 1.0
+_KILL_S = 10.0
+
+
+@dataclass
+class _Child:
+    process: "subprocess.Popen[bytes]"
+    pipe: Any  # a Connection; their types differ by platform
+    outbox: "queue.SimpleQueue[Any]"
+    device: str | None
+
+
+class LocalEngine:
+    """Starts `python -m pipelines.corpus.engines.child`, and talks to it over a pipe."""
+
+    def __init__(self, setup: WorkerSetup, max_workers: int, devices: tuple[str, ...] = ()) -> None:
+        """Take what workers need; they share `devices` evenly, if there are any.
+
+        Raises ConfigError for a function of a script or notebook, which workers cannot import.
+        """
+        if setup.make_generator.__module__ == "__main__":
+            name = setup.make_generator.__qualname__
+            raise ConfigError(f"make_generator: put {name} into a module that workers can import")
+        self.max_workers = max_workers
+        self._setup = setup
+        self._devices = devices
+        self._children: dict[int, _Child] = {}
+        self._started = 0
+
+    def start(self) -> int:
+        worker = self._started
+        self._started += 1
+        ours, theirs = Pipe()
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "pipelines.corpus.engines.child", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else None,
+            env=self._environment(),
+            start_new_session=True,  # Ctrl-C is for the driver, which lets workers finish
+        )
+        theirs.close()
+        device = self._free_device()
+        child = _Child(process, ours, queue.SimpleQueue(), device)
+        # A child that hangs may not read: what waits for it must not hold up the driver.
+        threading.Thread(target=_send_all, args=(child,), daemon=True).start()
+        child.outbox.put((worker, self._setup_for(device)))
+        self._children[worker] = child
+        return worker
+
+    def _free_device(self) -> str | None:
+        """The device with the fewest workers."""
+        used = Counter(child.device for child in self._children.values())
+        return min(self._devices, key=lambda device: used[device], default=None)
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, with our import path, and a fair share of the cores for torch."""
+        threads = max(1, usable_cores() // self.max_workers)
+        shared = {} if self.max_workers == 1 else {"OMP_NUM_THREADS": str(threads)}
+        return {**shared, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def _setup_for(self, device: str | None) -> WorkerSetup:
+        if device is None:
+            return self._setup
+        config = self._setup.config
+        model = config.model.model_copy(update={"device": device})
+        return replace(self._setup, config=config.model_copy(update={"model": model}))
+
+    def submit(self, worker: int, task: ShardTask) -> None:
+        self._children[worker].outbox.put(task)
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        pipes = {child.pipe: worker for worker, child in self._children.items()}
+        events: list[Event] = []
+        for pipe in wait(list(pipes), timeout_s):
+            events += self._drain(pipes[pipe])
+        return events
+
+    def _drain(self, worker: int) -> list[Event]:
+        """All that a worker has said by now; the last is `Died` if it is gone."""
+        child = self._children[worker]
+        events: list[Event] = []
+        try:
+            while child.pipe.poll():
+                events.append(child.pipe.recv())
+        except (EOFError, OSError):
+            self._end(worker)
+            events.append(Died(worker, _describe(child.process.poll())))
+        return events
+
+    def kill(self, worker: int) -> None:
+        self._children[worker].process.kill()
+        self._end(worker)
+
+    def _end(self, worker: int) -> None:
+        child = self._children.pop(worker)
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(_GRACE_S)  # at the end of its pipe it is ending already
+        child.process.kill()
+        try:
+            child.process.wait(_KILL_S)
+        except subprocess.TimeoutExpired:  # stuck in the kernel: a dead file server, a driver
+            logger.error("worker process %d cannot be killed", child.process.pid)
+        child.outbox.put(None)
+        child.pipe.close()
+
+    def close(self) -> None:
+        for worker in list(self._children):
+            self.kill(worker)
+
+
+def _send_all(child: _Child) -> None:
+    with suppress(OSError):  # it has died: `wait` says so
+        while (message := child.outbox.get()) is not None:
+            child.pipe.send(message)
+
+
+def _describe(code: int | None) -> str:
+    """How a process ended, for people."""
+    if code is None or code >= 0:
+        return f"the worker ended with exit code {code}"
+    known = {member.value: member.name for member in signal.Signals}
+    name = known.get(-code, f"signal {-code}")
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"the worker was ended by {name}{hint}"
+
+
+def _has_fileno(stream: Any) -> bool:
+    try:
+        stream.fileno()
+    except (AttributeError, OSError, ValueError):  # a notebook's, a test's
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""One driver a folder: the second is refused while the first lives.
+
+Local folders: a lock of the operating system (flock), gone with the process that holds it; on
+network file systems as good as their locks are. Object stores: a file that is renewed and runs
+out, by clocks that agree within a minute; it is advisory where the store cannot create a file only
+if there is none. Drivers of disjoint slices (1/4, 2/4, ...) do not exclude each other.
+
+If two drivers ever work on one folder, shards are done twice, but each row is still there once: a
+shard has one commit, and the last one written counts.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import math
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from amg.errors import AmgError, InterruptedRunError, RunInUseError, StorageError
+from amg.storage.stores import LocalStorage, Storage
+
+logger = logging.getLogger(__name__)
+_PLANNING = "planning"
+_WAIT_S = 0.5
+LEASE_S = 60.0
+"""A lease on an object store that was not renewed for so long is free."""
+
+
+@contextmanager
+def hold_lease(storage: Storage, slice_: tuple[int, int] = (0, 1)) -> Iterator["Lease"]:
+    """Be the only driver of a folder, or of the slice `index, count` of it.
+
+    Raises InterruptedRunError naming who holds it.
+    """
+    with _held(storage, f"{slice_[0]}-of-{slice_[1]}") as lease:
+        yield lease
+
+
+@contextmanager
+def hold_planning_lease(storage: Storage) -> Iterator[None]:
+    """Be the only one to make the plan of a folder; wait for who is at it."""
+    while True:
+        try:
+            with _held(storage, _PLANNING):
+                yield
+                return
+        except RunInUseError:
+            time.sleep(_WAIT_S)
+
+
+@contextmanager
+def _held(storage: Storage, name: str) -> Iterator["Lease"]:
+    lease = _FileLock(storage) if isinstance(storage, LocalStorage) else _ObjectLease(storage)
+    lease.acquire(name)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+class Lease:
+    """A held lease."""
+
+    def check(self) -> None:
+        """Raise InterruptedRunError if it was lost: another driver may be at work."""
+
+
+def _conflicts(mine: str, other: str) -> bool:
+    """Slices of the same count are disjoint, other slices overlap; planning is no slice."""
+    if _PLANNING in (mine, other):
+        return mine == other
+    return mine == other or mine.partition("-of-")[2] != other.partition("-of-")[2]
+
+
+def _holder() -> str:
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
+
+
+def _refuse(storage: Storage, holder: str) -> RunInUseError:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        values = json.loads(holder)
+        holder = f"process {values['pid']} on {values['host']}"
+    return RunInUseError(
+        f"{storage.url()} is in use: another run is at work on it ({holder or '?'})"
+    )
+
+
+class _FileLock(Lease):
+    def __init__(self, storage: LocalStorage) -> None:
+        self._storage = storage
+        self._folder = storage.root / ".leases"
+        self._file: IO[bytes] | None = None
+
+    def acquire(self, name: str) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._lock(self._folder / f"{name}.lock")
+        except OSError as error:
+            raise StorageError(f"cannot lock {self._folder}: {error.strerror}") from error
+        if self._file is None:
+            raise _refuse(self._storage, (self._folder / f"{name}.lock").read_text())
+        with contextlib.suppress(OSError):  # who holds it is only for the other's message
+            self._file.truncate(0)
+            self._file.write(_holder().encode())
+        for path in self._folder.glob("*.lock"):
+            if path.stem != name and _conflicts(name, path.stem):
+                try:
+                    other = self._lock(path)
+                except OSError as error:
+                    self.release()
+                    raise StorageError(f"cannot lock {path}: {error.strerror}") from error
+                if other is None:
+                    self.release()
+                    raise _refuse(self._storage, path.read_text())
+                other.close()
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    @staticmethod
+    def _lock(path: Path) -> IO[bytes] | None:
+        file = path.open("ab", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+
+class _ObjectLease(Lease):
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._owner = uuid.uuid4().hex
+        self._name = ""
+        self._renewed_at = -math.inf
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, name: str) -> None:
+        self._name = f"leases/{name}.json"
+        # A store that loses its answer says to the second try that there is one: ours.
+        if not self._storage.create(self._name, self._content()) and not self._is_mine():
+            self._take_over_if_expired(self._name)
+        try:
+            self._refuse_if_others_are_live(name)
+        except AmgError:
+            self.release()
+            raise
+        self._renewed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def _refuse_if_others_are_live(self, name: str) -> None:
+        for file in self._storage.list("leases"):
+            other = file.removesuffix(".json")
+            if other != name and _conflicts(name, other) and self._is_live(f"leases/{file}"):
+                raise _refuse(self._storage, (self._storage.read(f"leases/{file}") or b"").decode())
+
+    def _take_over_if_expired(self, name: str) -> None:
+        if self._is_live(name):
+            raise _refuse(self._storage, (self._storage.read(name) or b"").decode())
+        self._storage.delete([name])
+        if not self._storage.create(name, self._content()) and not self._is_mine():
+            raise _refuse(self._storage, (self._storage.read(name) or b"").decode())
+
+    def _is_live(self, name: str) -> bool:
+        data = self._storage.read(name)
+        if data is None:
+            return False
+        try:
+            return time.time() < float(json.loads(data)["until"])
+        except (ValueError, KeyError, TypeError):
+            return True  # not understood: not ours to break
+
+    def _content(self) -> bytes:
+        values = {**json.loads(_holder()), "owner": self._owner, "until": time.time() + LEASE_S}
+        return json.dumps(values).encode()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(LEASE_S / 4):
+            try:
+                if not self._is_mine():
+                    logger.error("the lease on %s was taken over", self._storage.url())
+                    self._renewed_at = -math.inf
+                    return
+                self._storage.write(self._name, self._content())
+                self._renewed_at = time.monotonic()
+            except StorageError as error:
+                logger.warning("the lease could not be renewed: %s", error)
+
+    def _is_mine(self) -> bool:
+        data = self._storage.read(self._name) or b"{}"
+        with contextlib.suppress(ValueError, AttributeError):  # damaged: not ours
+            return json.loads(data).get("owner") == self._owner
+        return False
+
+    def check(self) -> None:
+        if time.monotonic() - self._renewed_at > LEASE_S:
+            raise InterruptedRunError(
+                f"the lease on {self._storage.url()} was lost; run again to go on"
+            )
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        with contextlib.suppress(StorageError):
+            if self._is_mine():
+                self._storage.delete([self._name])

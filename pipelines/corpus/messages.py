@@ -1,0 +1,197 @@
+"""What a driver and its workers say to each other: small, frozen, picklable."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from amg.config import Config
+from amg.inputs.sources import ImageSource
+from amg.records import ImageResult
+from amg.runs.folder import Tally
+from amg.runs.schema import ImageRow
+
+
+class HasBytes(Protocol):
+    """An array, or what else knows how much memory it takes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        ...
+
+
+class Segmenter(Protocol):
+    """What a worker needs of a mask generator."""
+
+    def prepare(self, image: np.ndarray) -> HasBytes:
+        """What an image (H, W, 3) uint8 RGB needs of the CPU before the device; in threads."""
+        ...
+
+    def generate_batch(self, images: list[Any]) -> list[ImageResult]:
+        """Segment images, prepared or (H, W, 3) uint8 RGB."""
+        ...
+
+    def with_smaller_batches(self) -> "Segmenter | None":
+        """One that needs less memory at once; None if there is none."""
+        ...
+
+
+MakeGenerator = Callable[[Config, Callable[[], None]], Segmenter]
+"""Builds a worker's generator; the generator calls its second argument often, as a heartbeat.
+
+Must be importable where the worker runs, since it travels by name.
+"""
+
+
+class ShardWorker(Protocol):
+    """What does shards, one at a time, wherever it lives."""
+
+    def run(self, task: "ShardTask") -> "ShardResult":
+        """Do a shard, and publish its file."""
+        ...
+
+
+MakeWorker = Callable[["WorkerSetup", Callable[["Progress"], None]], ShardWorker]
+"""Builds a worker that reports its progress to the second argument; it travels by name too."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """What a worker needs before its first shard.
+
+    `fingerprint` and `metadata` go into each shard; `weights_sha256` is what the plan was made
+    with: a worker that finds other weights refuses to work. `make_worker`: for workers that do
+    something else than segmenting.
+    """
+
+    out: str
+    config: Config
+    make_generator: MakeGenerator
+    fingerprint: str
+    weights_sha256: str | None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    make_worker: MakeWorker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One attempt at one shard.
+
+    `alone`: indices of `sources` to do one by one before all others, since a worker died while
+    they were in flight. `one_by_one`: never have two images in flight. `condemned`: images that
+    must not be touched, with the reason for their rows. `earlier_file`: a committed shard whose
+    good rows are taken over, so that only its failed ones are done again.
+    """
+
+    shard: int
+    attempt: str
+    sources: tuple[ImageSource, ...]
+    alone: tuple[int, ...] = ()
+    one_by_one: bool = False
+    condemned: Mapping[int, str] = field(default_factory=dict)
+    earlier_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a worker is in its shard: images `in_flight` are read or segmented right now.
+
+    `beat` counts the steps inside; a worker whose beat stands still is stuck. `busy_s` is the time
+    the generator has worked on this shard.
+    """
+
+    attempt: str
+    in_flight: tuple[int, ...] = ()
+    tally: Tally = Tally()
+    beat: int = 0
+    busy_s: float = 0.0
+
+    def after(self, row: ImageRow) -> "Progress":
+        """The progress when one more row is written."""
+        return replace(self, tally=self.tally + Tally.of(row))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """A published shard, ready to be committed."""
+
+    shard: int
+    attempt: str
+    file: str
+    n_bytes: int
+    sha256: str
+    tally: Tally
+    busy_s: float
+
+
+# What an engine tells the driver of a worker.
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker holds its model and waits for shards."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The worker made progress."""
+
+    worker: int
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The worker published a shard."""
+
+    worker: int
+    result: ShardResult
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker lives, but could not do the shard (None: could not start)."""
+
+    worker: int
+    attempt: str | None
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The worker's process is gone; `blameless`: because its whole machine is."""
+
+    worker: int
+    reason: str
+    blameless: bool = False
+
+
+Event = Ready | Moved | Finished | Failed | Died
+
+
+class Engine(Protocol):
+    """Where workers live. Workers have numbers, given out in `start`, never twice."""
+
+    max_workers: int
+
+    def start(self) -> int:
+        """Begin to start a worker; `Ready` follows, when there is room for it, or `Died`."""
+        ...
+
+    def submit(self, worker: int, task: ShardTask) -> None:
+        """Queue a shard on a worker."""
+        ...
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """What has happened; at the latest after the timeout, nothing."""
+        ...
+
+    def kill(self, worker: int) -> None:
+        """End a worker at once; no event follows."""
+        ...
+
+    def close(self) -> None:
+        """End all workers; nothing is left running."""
+        ...

@@ -1,0 +1,38 @@
+"""A run's state for Prometheus: `amg run --metrics-port 9400`, with the extra `metrics`."""
+
+from amg.errors import ConfigError
+from pipelines.corpus.driver import RunState, Watch
+
+
+def serve_metrics(port: int) -> Watch:
+    """Serve metrics on a port of all addresses; give what keeps them up to date.
+
+    Raises ConfigError where prometheus_client is missing or the port is taken.
+    """
+    try:
+        from prometheus_client import Gauge, start_http_server  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError("--metrics-port needs `pip install '.[metrics]'`") from error
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise ConfigError(f"--metrics-port {port}: {error.strerror}") from error
+    planned = Gauge("amg_images_planned", "Images of the run")
+    images = Gauge("amg_images", "Images with a row, by status", ["status"])
+    masks = Gauge("amg_masks", "Masks of all rows")
+    workers = Gauge("amg_workers", "Workers, by state", ["state"])
+    busy = Gauge("amg_busy_share", "Share of the workers' time that the generator works")
+    shards = Gauge("amg_shards_left", "Shards without a commit")
+
+    def watch(state: RunState) -> None:
+        total = state.resumed + state.done
+        planned.set(state.n_images)
+        masks.set(total.masks)
+        for status, n in total.statuses.items():
+            images.labels(status).set(n)
+        workers.labels("ready").set(state.n_workers)
+        workers.labels("starting").set(state.n_starting)
+        busy.set(state.busy_share)
+        shards.set(state.n_shards_left)
+
+    return watch

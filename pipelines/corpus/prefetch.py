@@ -1,0 +1,170 @@
+"""Reading ahead: while the model works, threads read, decode and prepare, within a budget."""
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from amg.config import RunConfig
+from amg.errors import ImageError
+from amg.inputs.images import decode_image
+from amg.inputs.reading import read_source
+from amg.inputs.sources import ImageSource
+from amg.runs.schema import ImageRow
+from amg.storage.retry import with_backoff
+from pipelines.corpus.messages import HasBytes
+
+logger = logging.getLogger(__name__)
+
+Prepare = Callable[[np.ndarray], HasBytes]
+"""What an image (H, W, 3) uint8 RGB needs before the model, done in threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """A row that lacks its masks, and the image to make them from: None if it cannot be read."""
+
+    index: int
+    row: ImageRow
+    image: HasBytes | None
+
+
+class ByteBudget:
+    """Memory for images that wait, given strictly in turn, while it lasts; one alone always fits.
+
+    Turns make it safe: threads work on the oldest images, and the oldest of all waits only for
+    images that the consumer is about to take.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._used = 0
+        self._turn = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, turn: int, n_bytes: int) -> None:
+        """Wait until it is this image's turn and it fits."""
+
+        def admissible() -> bool:
+            fits = self._used == 0 or n_bytes == 0 or self._used + n_bytes <= self._limit
+            return self._closed or (self._turn == turn and fits)
+
+        with self._changed:
+            self._changed.wait_for(admissible)
+            self._turn += 1
+            self._used += n_bytes
+            self._changed.notify_all()
+
+    def change(self, n_bytes: int) -> None:
+        """An image takes so much more than before, or less: that waits for nothing."""
+        with self._changed:
+            self._used += n_bytes
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let every waiting thread go on: nobody will take what they bring."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class _Place:
+    """One image's place in the budget: entered once, by a decoder or else on leaving."""
+
+    def __init__(self, budget: ByteBudget, turn: int) -> None:
+        self._budget, self._turn = budget, turn
+        self._n_bytes: int | None = None
+        self.waited_s = 0.0
+
+    def enter(self, n_bytes: int) -> None:
+        started = time.perf_counter()
+        self._budget.take(self._turn, n_bytes)
+        self.waited_s = time.perf_counter() - started
+        self._n_bytes = n_bytes
+
+    def charge(self, n_bytes: int) -> None:
+        """The image was prepared, and takes so much now."""
+        if self._n_bytes is None:
+            self.enter(0)
+        self._budget.change(n_bytes - (self._n_bytes or 0))
+        self._n_bytes = n_bytes
+
+    def leave(self) -> None:
+        self.charge(0)
+
+
+def load_ahead(
+    sources: Iterable[tuple[int, ImageSource]],
+    config: RunConfig,
+    prepare: Prepare,
+    announce: Callable[[int], None] = lambda _: None,
+) -> Generator[LoadedImage]:
+    """Read, decode and prepare (index, source) pairs, in order, ahead of who takes them.
+
+    announce: hears of each index before its image is touched.
+
+    Raises StorageError where a storage keeps failing.
+    """
+    ahead = 2 * config.images_per_batch + config.decode_threads
+    budget = ByteBudget(config.prefetch_bytes)
+    waiting: deque[tuple[_Place, Future[LoadedImage]]] = deque()
+    pool = ThreadPoolExecutor(config.decode_threads, "decode")
+    try:
+        for turn, (index, source) in enumerate(sources):
+            announce(index)
+            place = _Place(budget, turn)
+            waiting.append((place, pool.submit(_load, index, source, place, config, prepare)))
+            if len(waiting) > ahead:
+                yield _take(waiting)
+        while waiting:
+            yield _take(waiting)
+    finally:
+        budget.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _take(waiting: deque[tuple[_Place, Future[LoadedImage]]]) -> LoadedImage:
+    place, future = waiting.popleft()
+    loaded = future.result()
+    place.leave()
+    return loaded
+
+
+def _load(
+    index: int, source: ImageSource, place: _Place, config: RunConfig, prepare: Prepare
+) -> LoadedImage:
+    """One image; whatever is wrong with it goes into its row."""
+    started = time.perf_counter()
+    row = ImageRow(source.image_id, source.uri, status="empty")
+    image = None
+    try:
+        data = with_backoff(lambda: read_source(source))
+        row = replace(row, sha256=hashlib.sha256(data).hexdigest())
+        decoded = decode_image(data, max_pixels=config.max_image_pixels, admit=place.enter)
+        height, width, _ = decoded.rgb.shape
+        row = replace(row, height=height, width=width, source_mode=decoded.source_mode)
+        image = _prepared(decoded.rgb, prepare)
+        place.charge(image.nbytes)
+    except ImageError as error:
+        row = replace(row, status=error.status, error=str(error))
+    finally:
+        if image is None:
+            place.leave()
+    decode_s = time.perf_counter() - started - place.waited_s
+    return LoadedImage(index, replace(row, decode_s=decode_s), image)
+
+
+def _prepared(rgb: np.ndarray, prepare: Prepare) -> HasBytes:
+    try:
+        return prepare(rgb)
+    # Whatever it is, it comes again where the image is segmented, and there makes a row.
+    except Exception:
+        logger.debug("an image could not be prepared", exc_info=True)
+        return rgb

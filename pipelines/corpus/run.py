@@ -1,0 +1,254 @@
+"""A run: from inputs and a configuration to committed shards, taken up wherever it was left."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from amg.config import Config, read_yaml
+from amg.errors import ConfigError, InterruptedRunError, RunError
+from amg.inputs.sources import SourceOptions
+from amg.runs.folder import (
+    CONFIG,
+    REFILTERED,
+    Commit,
+    Plan,
+    Tally,
+    read_commits,
+    require_plan,
+)
+from amg.storage.retry import with_backoff
+from amg.storage.stores import Storage, open_storage
+from pipelines.corpus.commit import finish
+from pipelines.corpus.driver import Driver, Watch
+from pipelines.corpus.engines.build import make_engine
+from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
+from pipelines.corpus.messages import MakeGenerator, WorkerSetup
+from pipelines.corpus.plan import Job, check_config, clear, prepare
+from pipelines.corpus.worker import make_generator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run has come to: sums over all its commits, whoever made them.
+
+    `failed_shards` could not be done and are left for the next run, `stopped` says why the run
+    ended early. `session_images` were done in `session_s` by the driver that wrote this, which had
+    no more to do if `session_is_done`: others may still be at other slices. `refiltered_from` is
+    the run whose stored rows it was made of, `is_approximate` whether a fresh one may differ.
+    """
+
+    n_images: int
+    n_shards: int
+    n_committed: int
+    tally: Tally
+    failed_shards: dict[int, str] = field(default_factory=dict)
+    stopped: str | None = None
+    session_images: int = 0
+    session_s: float = 0.0
+    session_is_done: bool = False
+    refiltered_from: str | None = None
+    is_approximate: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Every planned image has its row."""
+        return self.n_committed == self.n_shards
+
+
+class Run:
+    """One run over `inputs` into the folder `out`, both local or on an object store.
+
+    `slice_` (index, count) takes only every count-th shard, so that several drivers can share a
+    run without talking to each other. `make_generator` replaces the model: it gives a
+    `pipelines.corpus.messages.Segmenter`, and must be importable by name where the workers live.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str | os.PathLike[str]],
+        out: str | os.PathLike[str],
+        config: Config | None = None,
+        *,
+        options: SourceOptions = SourceOptions(),
+        limit: int | None = None,
+        overwrite: bool = False,
+        slice_: tuple[int, int] = (0, 1),
+        make_generator: MakeGenerator = make_generator,
+    ) -> None:
+        self.job = Job([os.fspath(i) for i in inputs], config or Config(), options, limit)
+        self.storage = open_storage(out)
+        if overwrite and slice_ != (0, 1):
+            raise ConfigError("--overwrite would delete what other slices do: begin without slices")
+        self._overwrite, self._slice = overwrite, slice_
+        self._make_generator = make_generator
+
+    def execute(self, watch: Watch = lambda _: None) -> RunReport:
+        """Segment every planned image that has no committed row yet; `watch` sees how it goes.
+
+        SIGINT and SIGTERM end it early and in order: what is committed stays, the next run goes
+        on from there.
+
+        Raises ConfigError for inputs and configuration, CheckpointError for weights, RunError for
+        a folder that holds another run, InterruptedRunError for one that is in use and where
+        workers cannot be had, StorageError for one that keeps failing.
+        """
+        with Signals() as signals, hold_lease(self.storage, self._slice) as lease:
+            with hold_planning_lease(self.storage):
+                if self._overwrite:
+                    clear(self.storage)
+                plan, config = prepare(self.job, self.storage)
+            commits = read_commits(self.storage, plan)
+            index, count = self._slice
+            todo = [s for s in range(index, plan.n_shards, count) if s not in commits]
+            setup = make_setup(self.storage, plan, config, self._make_generator)
+            return work(self.storage, lease, plan, setup, commits, todo, watch, signals)
+
+
+def retry_failed(
+    out: str | os.PathLike[str],
+    *,
+    change: Callable[[Config], Config] = lambda config: config,
+    make_generator: MakeGenerator = make_generator,
+    watch: Watch = lambda _: None,
+) -> RunReport:
+    """Do the failed rows of a run's committed shards again; good rows are taken over unchanged.
+
+    change: may turn to another engine or device; what decides the rows must stay. Each shard with
+    failed rows gets a new file and a new commit; `gc` deletes the old file. Raises as `execute`.
+    """
+    storage = open_storage(out)
+    plan = require_plan(storage)
+    with Signals() as signals, hold_lease(storage) as lease:
+        config = change(read_config(storage))
+        check_config(plan, config)
+        commits = read_commits(storage, plan)
+        earlier = {s: c.file for s, c in commits.items() if c.tally.failed}
+        setup = make_setup(storage, plan, config, make_generator)
+        todo = list(earlier)
+        return work(storage, lease, plan, setup, commits, todo, watch, signals, earlier)
+
+
+def read_config(storage: Storage) -> Config:
+    """The configuration in force of a run. Raises RunError for one that is missing or damaged."""
+    data = storage.read(CONFIG)
+    if data is None:
+        raise RunError(f"{storage.url(CONFIG)} is missing")
+    try:
+        return Config(**read_yaml(data))
+    except (TypeError, yaml.YAMLError, ConfigError) as error:
+        raise RunError(f"{storage.url(CONFIG)}: no valid configuration: {error}") from error
+
+
+def make_setup(
+    storage: Storage, plan: Plan, config: Config, make_generator: MakeGenerator
+) -> WorkerSetup:
+    """What workers need for this plan."""
+    model = plan.identity["model"]
+    return WorkerSetup(
+        out=storage.address,
+        config=config,
+        make_generator=make_generator,
+        fingerprint=plan.fingerprint,
+        weights_sha256=model["weights_sha256"],
+        metadata={
+            "amg.version": version("amg"),
+            "amg.run": plan.run_id,
+            "amg.model": model["name"],
+            "amg.weights_sha256": model["weights_sha256"],
+            "amg.generator": config.generator.model_dump_json(),
+        },
+    )
+
+
+def work(
+    storage: Storage,
+    lease: Lease,
+    plan: Plan,
+    setup: WorkerSetup,
+    commits: dict[int, Commit],
+    todo: list[int],
+    watch: Watch,
+    signals: "Signals",
+    earlier_files: dict[int, str] | None = None,
+) -> RunReport:
+    """Do the shards `todo`, and write the report."""
+    started = time.monotonic()
+    taken_over = sum(commits[s].tally.images - commits[s].tally.failed for s in earlier_files or ())
+    driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files)
+    if todo:
+        engine = make_engine(setup, len(todo))
+        signals.tell(driver)  # only now: Ray's start takes the signals for itself
+        driver.run(engine, watch)
+    report = replace(
+        with_backoff(lambda: summarize(storage.address)),  # other slices may have committed too
+        failed_shards=driver.schedule.failed,
+        stopped=driver.stopped,
+        session_images=max(0, driver.state().done.images - taken_over),
+        session_s=time.monotonic() - started,
+        session_is_done=driver.schedule.is_finished and not driver.schedule.failed,
+    )
+    finish(storage, report, complete=report.is_complete)
+    return report
+
+
+def summarize(out: str | os.PathLike[str]) -> RunReport:
+    """What a run's folder says of it now. Raises RunError for a folder without a plan."""
+    storage = open_storage(out)
+    plan = require_plan(storage)
+    commits = read_commits(storage, plan)
+    tally = Tally.total(commit.tally for commit in commits.values())
+    origin = plan.identity.get(REFILTERED, {})
+    return RunReport(
+        plan.n_images,
+        plan.n_shards,
+        len(commits),
+        tally,
+        refiltered_from=origin.get("run_id"),
+        is_approximate=origin.get("approximate", False),
+    )
+
+
+class Signals:
+    """SIGINT and SIGTERM end a run in order, where Python lets us listen to them.
+
+    While it is planned they raise InterruptedRunError; a driver that was told of is asked to stop.
+    """
+
+    def __init__(self) -> None:
+        self._driver: Driver | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+            self._listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def tell(self, driver: Driver) -> None:
+        """From now on signals are this driver's."""
+        self._driver = driver
+        self._listen()
+
+    def _listen(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        if self._driver is None:
+            raise InterruptedRunError(f"{name} while the run was planned")
+        self._driver.stop(name)

@@ -1,0 +1,303 @@
+"""What one worker does: a shard's images in, its published Parquet file out."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from amg.config import Config
+from amg.errors import CheckpointError
+from amg.inputs.sources import ImageSource
+from amg.records import ImageResult
+from amg.runs.folder import attempt_file, shard_file, to_json
+from amg.runs.schema import FAILED, ImageRow
+from amg.runs.shards import ShardWriter, check_shard, read_shard, read_statuses
+from amg.storage.failpoints import reach
+from amg.storage.retry import with_backoff
+from amg.storage.stores import Storage, open_storage
+from pipelines.corpus.messages import Progress, Segmenter, ShardResult, ShardTask, WorkerSetup
+from pipelines.corpus.prefetch import LoadedImage, load_ahead
+
+if TYPE_CHECKING:
+    from amg.generate.generator import MaskGenerator
+
+logger = logging.getLogger(__name__)
+_MAX_REASON_CHARS = 200
+_BEAT_S = 1.0
+_SAYS_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA's libraries
+
+
+def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None) -> "MaskGenerator":
+    """Load the model of a configuration, and put a generator around it."""
+    # A worker that is given another segmenter starts without torch.
+    from amg.generate.generator import MaskGenerator  # noqa: PLC0415
+    from amg.models.zoo.load import load_model  # noqa: PLC0415
+
+    wanted = config.model
+    model = load_model(
+        wanted.name,
+        checkpoint=wanted.checkpoint,
+        device=wanted.device,
+        imgsz=wanted.imgsz,
+        precision=wanted.precision,
+        compile=wanted.compile,
+    )
+    return MaskGenerator(model, config.generator, heartbeat=heartbeat)
+
+
+class Worker:
+    """Holds a generator, and turns shard tasks into published shards, one at a time.
+
+    `report` hears of every step that tells which images are being touched, before it is taken.
+
+    Raises CheckpointError if the weights are not those of the plan.
+    """
+
+    def __init__(self, setup: WorkerSetup, report: Callable[[Progress], None]) -> None:
+        self._setup = setup
+        self._config = setup.config.run
+        self._storage = open_storage(setup.out)
+        self._report = report
+        self._progress = Progress(attempt="")
+        self._reported_at = self._busy_at = 0.0
+        self._generator = setup.make_generator(setup.config, self._beat)
+        _check_weights(self._generator, setup.weights_sha256)
+
+    def run(self, task: ShardTask) -> ShardResult:
+        """Do a shard, whole.
+
+        Raises StorageError for a storage that keeps failing, ShardError for a file that does not
+        hold what was written.
+        """
+        self._progress = Progress(task.attempt)
+        self._mark(task)  # a durable sign of this attempt: it counts if nobody survives it
+        reach("shard.begun")
+        with closing(self._counted(task)) as rows:
+            return publish_shard(self._storage, self._setup, task, rows, lambda: self._progress)
+
+    def _counted(self, task: ShardTask) -> Generator[ImageRow]:
+        with closing(self._rows(task)) as rows:
+            for row in rows:
+                yield row
+                self._progress = self._progress.after(row)
+
+    def _mark(self, task: ShardTask) -> None:
+        """Write down durably which attempt this is, and which images are in flight."""
+        name = attempt_file(task.shard, task.attempt)
+        with_backoff(lambda: self._storage.write(name, to_json(self._progress)))
+
+    def _rows(self, task: ShardTask) -> Generator[ImageRow]:
+        """One row for each source of the task, in order."""
+        kept_indices = self._good_indices(task.earlier_file)
+        ready = {
+            i: _crashed(task.sources[i], why)
+            for i, why in task.condemned.items()
+            if i not in kept_indices
+        }
+        todo = [i for i in range(len(task.sources)) if i not in ready and i not in kept_indices]
+        for i in sorted(set(task.alone).intersection(todo)):
+            ready[i] = self._alone(task, i)
+        if task.alone:
+            self._mark(task)  # none of them is in flight any more
+        left = [(i, task.sources[i]) for i in todo if i not in ready]
+        with (
+            closing(self._good_rows(task.earlier_file)) as kept,
+            closing(self._segmented([] if task.one_by_one else left)) as fresh,
+        ):
+            for i in range(len(task.sources)):
+                if i in ready:
+                    yield ready.pop(i)
+                elif i in kept_indices:
+                    yield next(kept)
+                else:
+                    yield self._alone(task, i) if task.one_by_one else next(fresh)
+        if task.one_by_one:
+            self._mark(task)
+
+    def _alone(self, task: ShardTask, index: int) -> ImageRow:
+        """The row of an image while no other is in flight, which is written down first."""
+        self._progress = replace(self._progress, in_flight=(index,))
+        self._mark(task)
+        self._progress = replace(self._progress, in_flight=())
+        (row,) = self._segmented([(index, task.sources[index])])
+        return row
+
+    def _good_indices(self, earlier_file: str | None) -> set[int]:
+        if earlier_file is None:
+            return set()
+        with self._storage.open(earlier_file) as file:
+            statuses = read_statuses(file, earlier_file)
+        return {i for i, status in enumerate(statuses) if status not in FAILED}
+
+    def _good_rows(self, earlier_file: str | None) -> Generator[ImageRow]:
+        if earlier_file is not None:
+            with self._storage.open(earlier_file) as file:
+                rows = read_shard(file, earlier_file, candidates=True)
+                yield from (row for row in rows if row.status not in FAILED)
+
+    def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
+        with closing(
+            load_ahead(sources, self._config, self._generator.prepare, self._touch)
+        ) as loaded:
+            while batch := list(islice(loaded, self._config.images_per_batch)):
+                rows = self._segment(batch, self._generator)
+                self._let_go([image.index for image in batch])  # now: none may ask for more
+                del batch  # its images, before the next are taken
+                yield from rows
+
+    def _segment(self, batch: list[LoadedImage], generator: Segmenter) -> list[ImageRow]:
+        """The rows of a batch; if it fails, each image by itself, so that one cannot spoil others.
+
+        An image that fails alone is a row with the reason; out of memory, in smaller and smaller
+        steps first.
+        """
+        images = [loaded.image for loaded in batch if loaded.image is not None]
+        try:
+            results = iter(self._generate(images, generator))
+        # Whatever an image makes torch, OpenCV or our own code raise, the run's other rows go on.
+        except Exception as error:
+            if _is_device_lost(error):
+                raise  # only a new process can go on
+            logger.debug("a batch of %d failed", len(batch), exc_info=True)
+            status = "oom" if _is_out_of_memory(error) else "crashed"
+            reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
+        else:
+            return [
+                loaded.row if loaded.image is None else _with_masks(loaded.row, next(results))
+                for loaded in batch
+            ]
+        # Not sooner: the error's traceback held the arrays of the step that failed.
+        if status == "oom":
+            _empty_cache()
+        if len(batch) > 1:
+            return [row for loaded in batch for row in self._segment([loaded], generator)]
+        smaller = generator.with_smaller_batches() if status == "oom" else None
+        if smaller is not None:
+            return self._segment(batch, smaller)
+        logger.warning("%s: %s: %s", batch[0].row.image_id, status, reason)
+        return [replace(batch[0].row, status=status, error=reason)]
+
+    def _generate(self, images: list, generator: Segmenter) -> list[ImageResult]:
+        if not images:
+            return []
+        self._busy_at = time.perf_counter()
+        try:
+            return generator.generate_batch(images)
+        finally:
+            self._count_busy()
+
+    def _touch(self, index: int) -> None:
+        """Say that an image is about to be read."""
+        in_flight = (*self._progress.in_flight, index)
+        self._advance(replace(self._progress, in_flight=in_flight))
+
+    def _let_go(self, indices: list[int]) -> None:
+        in_flight = tuple(i for i in self._progress.in_flight if i not in indices)
+        self._advance(replace(self._progress, in_flight=in_flight))
+
+    def _beat(self) -> None:
+        """A step inside the generator: news once a second, that this worker is not stuck."""
+        self._count_busy()
+        if time.monotonic() - self._reported_at > _BEAT_S:
+            self._advance(self._progress)
+
+    def _count_busy(self) -> None:
+        now = time.perf_counter()
+        busy_s = self._progress.busy_s + now - self._busy_at
+        self._busy_at = now
+        self._progress = replace(self._progress, busy_s=busy_s)
+
+    def _advance(self, progress: Progress) -> None:
+        self._progress = replace(progress, beat=progress.beat + 1)
+        self._reported_at = time.monotonic()
+        self._report(self._progress)
+
+
+def publish_shard(
+    storage: Storage,
+    setup: WorkerSetup,
+    task: ShardTask,
+    rows: Iterable[ImageRow],
+    progress: Callable[[], Progress],
+) -> ShardResult:
+    """Write a task's rows, look at the finished file, and publish it.
+
+    progress: asked when all is done. Raises StorageError for a storage that keeps failing,
+    ShardError for a file that does not hold what was written.
+    """
+    name = shard_file(task.shard, task.attempt)
+    metadata = {
+        **setup.metadata,
+        "amg.shard": str(task.shard),
+        "amg.attempt": task.attempt,
+        "amg.plan": setup.fingerprint,
+    }
+    with storage.staged(name) as staged:
+        with ShardWriter(staged, metadata) as writer:
+            for row in rows:
+                writer.write(row)
+        sha256 = check_shard(staged, [source.image_id for source in task.sources])
+        n_bytes = staged.stat().st_size
+        with_backoff(lambda: storage.publish(staged, name))
+    done = progress()
+    return ShardResult(task.shard, task.attempt, name, n_bytes, sha256, done.tally, done.busy_s)
+
+
+def _is_device_lost(error: Exception) -> bool:
+    """Whether the device is of no more use to this process, as after a CUDA assertion."""
+    torch = sys.modules.get("torch")
+    if torch is None or isinstance(error, torch.OutOfMemoryError):
+        return False
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    if isinstance(error, RuntimeError) and torch.cuda.is_initialized():
+        try:  # libraries of CUDA's report in their own words: ask the device
+            torch.cuda.synchronize()
+        except RuntimeError:
+            return True
+    return False
+
+
+def _empty_cache() -> None:
+    """Set free what torch hoards of a GPU's memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether smaller steps may help."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS_MEMORY)
+    return said or isinstance(error, MemoryError)
+
+
+def _check_weights(generator: Segmenter, planned_sha256: str | None) -> None:
+    """Another node may hold another file under the same name."""
+    model = getattr(generator, "model", None)
+    if model is not None and planned_sha256 not in (None, model.info.weights_sha256):
+        raise CheckpointError(
+            f"this worker's weights of {model.info.name} have sha256 {model.info.weights_sha256}, "
+            f"but the run was planned with {planned_sha256}"
+        )
+
+
+def _crashed(source: ImageSource, reason: str) -> ImageRow:
+    return ImageRow(source.image_id, source.uri, status="crashed", error=reason[:_MAX_REASON_CHARS])
+
+
+def _with_masks(row: ImageRow, result: ImageResult) -> ImageRow:
+    return replace(
+        row,
+        status="ok" if result.masks else "empty",
+        masks=result.masks,
+        candidates=result.candidates,
+        encode_s=result.seconds.encode,
+        masks_s=result.seconds.masks,
+    )

@@ -1,0 +1,107 @@
+"""Plans: what decides them, and that they stay what they are."""
+
+import json
+import tarfile
+
+import pytest
+
+from amg import ConfigError
+from amg.config import load_config
+from amg.inputs.sources import list_sources
+from amg.runs.planned import PlannedInputs
+from amg.storage.stores import open_storage
+from pipelines.corpus.plan import Job, prepare, survey
+from tests.pipelines.helpers import QUICK, make_folder
+
+
+def _job(folder, *overrides, **options):
+    return Job([str(folder)], load_config(None, [*QUICK, *overrides]), **options)
+
+
+def _prepare(folder, out, *overrides):
+    return prepare(_job(folder, *overrides), open_storage(out))[0]
+
+
+def test_a_plan_is_the_same_wherever_it_is_made(tmp_path):
+    folder = make_folder(tmp_path / "in", 20)
+    one, two = (_prepare(folder, tmp_path / name) for name in ("one", "two"))
+    assert one.fingerprint == two.fingerprint
+    assert one.run_id != two.run_id
+    assert one.n_images == 20
+    assert [list(one.shard_rows(s)) for s in range(one.n_shards)] == [
+        list(range(8)),
+        list(range(8, 16)),
+        list(range(16, 20)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change", ["generator.pred_iou_thresh=0.5", "model.imgsz=224", "run.images_per_shard=7"]
+)
+def test_what_decides_the_rows_changes_the_fingerprint(tmp_path, change):
+    folder = make_folder(tmp_path / "in", 2)
+    plain = _prepare(folder, tmp_path / "a")
+    assert _prepare(folder, tmp_path / "b", change).fingerprint != plain.fingerprint
+
+
+def test_planned_inputs_are_the_sources_that_were_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.corpus.plan._BATCH", 6)  # several row groups
+    folder = make_folder(tmp_path / "in", 20)
+    plan = _prepare(folder, tmp_path / "out")
+    inputs = PlannedInputs(open_storage(tmp_path / "out"))
+    listed = list(list_sources([folder]))
+    assert inputs.read(range(20)) == listed
+    assert inputs.read(plan.shard_rows(1)) == listed[8:16]
+    assert inputs.read(range(5, 7)) == listed[5:7]
+    assert inputs.read(range(2)) == listed[:2]
+    inputs.close()
+
+
+def test_a_tar_that_was_written_anew_is_another_input(tmp_path):
+    """Its members have the same names, and lie elsewhere."""
+    folder = make_folder(tmp_path / "in", 3)
+
+    def pack(*names):
+        with tarfile.open(tmp_path / "x.tar", "w") as archive:
+            for name in names:
+                archive.add(folder / name, name)
+        return _prepare(tmp_path / "x.tar", tmp_path / names[0]).fingerprint
+
+    (folder / "001.png").write_bytes((folder / "000.png").read_bytes() * 20)
+    first = pack("000.png", "001.png", "002.png")
+    (folder / "001.png").write_bytes(b"short")
+    (tmp_path / "000.png").rename(tmp_path / "away")
+    assert pack("000.png", "001.png", "002.png") != first
+
+
+def test_duplicates_are_named_and_nothing_is_written(tmp_path):
+    folder = make_folder(tmp_path / "in", 3)
+    job = Job([str(folder), str(folder)], load_config(None, QUICK))
+    with pytest.raises(ConfigError, match=r"3 image ids .*'000\.png'"):
+        prepare(job, open_storage(tmp_path / "out"))
+    assert not (tmp_path / "out" / "plan.json").exists()
+    assert not (tmp_path / "out" / "inputs.parquet").exists()
+    with pytest.raises(ConfigError, match="3 image ids"):
+        survey(job)
+
+
+def test_a_survey_counts_and_writes_nothing(tmp_path):
+    folder = make_folder(tmp_path / "in", 5)
+    before = sorted(tmp_path.rglob("*"))
+    listing, config = survey(_job(folder, limit=4))
+    assert listing.n_images == 4
+    assert listing.n_bytes == sum((folder / f"{i:03d}.png").stat().st_size for i in range(4))
+    assert listing.n_unknown == 0
+    assert config.generator.points_per_side == 24  # nano's own
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_plan_is_named(tmp_path):
+    folder = make_folder(tmp_path / "in", 2)
+    _prepare(folder, tmp_path / "out")
+    path = tmp_path / "out" / "plan.json"
+    values = json.loads(path.read_text())
+    del values["n_images"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(Exception, match=r"plan\.json"):
+        _prepare(folder, tmp_path / "out")

@@ -1,0 +1,163 @@
+"""The same runs with workers as Ray actors, on one node and on two."""
+
+import json
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from amg import ConfigError
+from amg.config import load_config
+from amg.runs.results import open_run
+from pipelines.corpus.run import Run
+from tests.pipelines.helpers import contents, make_folder, make_run, start_driver
+from tests.pipelines.stub import HANG, KILL, RAISE, SLEEP_VARIABLE
+
+ray = pytest.importorskip("ray")
+RAY = "engine.name=ray"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Ray on this machine: every run of this module joins it."""
+    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """A folder of images, and what the local engine makes of them."""
+    folder = make_folder(tmp_path_factory.mktemp("ray") / "in", 40)
+    out = folder.parent / "local"
+    make_run(folder, out).execute()
+    return folder, contents(out)
+
+
+def test_ray_gives_the_rows_of_the_local_engine(cluster, expected, tmp_path):
+    folder, rows = expected
+    states = []
+    report = make_run(folder, tmp_path / "out", RAY).execute(states.append)
+    assert report.is_complete
+    assert contents(tmp_path / "out") == rows
+    assert states[-1].done.images == 40
+
+
+def test_images_that_kill_hang_and_fail_are_rows(cluster, tmp_path):
+    bad = {3: KILL, 4: RAISE, 11: HANG}
+    folder = make_folder(tmp_path / "in", 16, bad)
+    report = make_run(folder, tmp_path / "out", RAY, "run.stall_timeout_s=4").execute()
+    assert report.is_complete
+    found = {i: row[1] for i, row in enumerate(contents(tmp_path / "out")) if row[1] != "ok"}
+    assert found == dict.fromkeys(bad, "crashed")
+
+
+def test_real_photos_have_the_same_rows_under_both_engines(cluster, photos, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("cat", "coins"):
+        Image.fromarray(photos[name]).resize((160, 120)).save(folder / f"{name}.png")
+    options = ["generator.points_per_side=4", "model.device=cpu"]
+    for engine in ("ray", "local"):
+        config = load_config(None, [*options, f"engine.name={engine}"])
+        assert Run([folder], tmp_path / engine, config).execute().is_complete
+    rows, others = (list(open_run(tmp_path / engine).rows()) for engine in ("ray", "local"))
+    assert [(row.image_id, row.sha256, row.status) for row in rows] == [
+        (row.image_id, row.sha256, row.status) for row in others
+    ]
+    masks, twins = ([mask for row in found for mask in row.masks] for found in (rows, others))
+    assert len(masks) > 3
+    assert [mask.rle for mask in masks] == [mask.rle for mask in twins]
+    # Ray gives a worker one thread, we all cores: sums of floats differ in their last bits.
+    for mask, twin in zip(masks, twins, strict=True):
+        assert mask.predicted_iou == pytest.approx(twin.predicted_iou, abs=1e-5)
+
+
+def test_nothing_is_left_of_a_finished_run(cluster, expected, tmp_path):
+    make_run(expected[0], tmp_path / "out", RAY, "engine.max_workers=1").execute()
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 2 or _actor_processes():
+        assert time.monotonic() < deadline, _actor_processes()
+        time.sleep(0.2)
+
+
+def _actor_processes():
+    """Workers and mailboxes of ours: Ray names its processes after their classes."""
+    titles = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            titles.append(path.read_bytes())
+    return [title for title in titles if b"ray::_Actor" in title or b"ray::_Mailbox" in title]
+
+
+def test_an_address_without_a_cluster_is_an_error(tmp_path, expected, monkeypatch):
+    monkeypatch.setattr("pipelines.corpus.engines.ray.ray.is_initialized", lambda: False)
+    run = make_run(expected[0], tmp_path / "out", RAY, "engine.address=127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1"):
+        run.execute()
+
+
+def test_a_signal_ends_a_run_under_ray_in_order(expected, tmp_path):
+    """Ray takes the signals for itself when it starts."""
+    folder, rows = expected
+    out = tmp_path / "out"
+    options = [RAY, "engine.max_workers=1"]
+    driver = start_driver(folder, out, *options, **{SLEEP_VARIABLE: "0.2"})
+    deadline = time.monotonic() + 60
+    while not list((out / "commits").glob("*.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=40) == 4
+    assert json.loads((out / "report.json").read_text())["stopped"] == "SIGTERM"
+    assert list((out / "attempts").iterdir()) == []
+    report = make_run(folder, out).execute()  # the local engine goes on
+    assert report.is_complete
+    assert 0 < report.session_images < 40
+    assert contents(out) == rows
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A head without room for workers, and a node that has some."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv(SLEEP_VARIABLE, "1.0")
+    if ray.is_initialized():
+        ray.shutdown()
+    # Ray would notice a dead node after some ten seconds more.
+    soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 0, "_system_config": {"health_check_initial_delay_ms": 500, **soon}}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_node_that_dies_in_the_middle_costs_only_time(two_nodes, expected, tmp_path):
+    """The second node comes when the first is gone: workers join as resources appear."""
+    folder, rows = expected
+    first = two_nodes.add_node(num_cpus=1)
+    states, reports = [], []
+    run = make_run(folder, tmp_path / "out", RAY, "engine.max_workers=2")
+    driver = threading.Thread(target=lambda: reports.append(run.execute(states.append)))
+    driver.start()  # nodes must be started by the main thread
+    deadline = time.monotonic() + 90
+    while not (states and states[-1].done.images >= 10):
+        assert driver.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    two_nodes.remove_node(first, allow_graceful=False)
+    two_nodes.add_node(num_cpus=2)
+    driver.join(timeout=120)
+    assert not driver.is_alive()
+    assert reports[0].is_complete
+    assert contents(tmp_path / "out") == rows
+    assert '"worker_lost"' in (tmp_path / "out" / "events.jsonl").read_text()
+    assert max(state.n_workers for state in states) == 2

@@ -1,0 +1,353 @@
+"""Runs whose inputs and output are on an object store, also one that fails now and then."""
+
+import http.client
+import json
+import socket
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+from amg.errors import RunError, StorageError
+from amg.runs.folder import commit_file
+from amg.runs.results import open_run
+from amg.storage.stores import open_storage
+from pipelines.corpus.gc import collect_garbage
+from pipelines.corpus.lease import hold_lease
+from pipelines.corpus.run import retry_failed, summarize
+from pipelines.corpus.verify import verify
+from tests.pipelines.helpers import contents, make_folder, make_run
+from tests.pipelines.stub import make_stub, save_image
+
+N_IMAGES = 20
+BAD = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = make_folder(tmp_path_factory.mktemp("photos"), N_IMAGES)
+    (folder / f"{BAD:03d}.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(folder, tmp_path_factory):
+    """What the run gives on this machine."""
+    out = tmp_path_factory.mktemp("local")
+    make_run(folder, out).execute()
+    return contents(out)
+
+
+@pytest.fixture
+def inputs(folder, s3):
+    storage = open_storage(f"s3://{s3}/photos")
+    for path in folder.iterdir():
+        storage.write(path.name, path.read_bytes())
+    return storage.url()
+
+
+@pytest.fixture
+def out(s3):
+    return f"s3://{s3}/some/run"
+
+
+def _problems(out, processes=1):
+    return [text for verdict in verify(out, processes) for text in verdict.problems]
+
+
+def test_a_run_on_an_object_store_gives_the_rows_of_a_local_one(inputs, out, expected):
+    report = make_run(inputs, out).execute()
+    assert report.is_complete
+    assert report.tally.statuses == {"ok": N_IMAGES - 1, "decode_error": 1}
+    assert contents(out) == expected
+    assert all(row.uri == f"{inputs}/{row.image_id}" for row in open_run(out).rows())
+    assert _problems(out, 2) == []
+    storage = open_storage(out)
+    assert {"plan.json", "inputs.parquet", "config.yaml", "report.json", "_SUCCESS"} == set(
+        storage.list("")
+    )
+    assert storage.list("leases") == storage.list("attempts") == {}
+    assert len(storage.list("data")) == 3
+    _check_events(storage)
+    _check_retry(inputs, out, expected)
+
+
+def _check_events(storage):
+    (name,) = storage.list("events")
+    events = [json.loads(line)["event"] for line in storage.read(f"events/{name}").splitlines()]
+    assert events[0] == "started"
+    assert events.count("committed") == 3
+    assert events[-1] == "ended"
+
+
+def _check_retry(inputs, out, expected):
+    """What failed is done again, and the file before is garbage."""
+    open_storage(inputs).delete([f"{BAD:03d}.png"])
+    report = retry_failed(out, make_generator=make_stub)
+    assert report.tally.statuses == {"missing": 1, "ok": N_IMAGES - 1}
+    assert [row for row in contents(out) if row[1] == "ok"] == [r for r in expected if r[1] == "ok"]
+    assert _problems(out) == []
+    assert len(collect_garbage(out)) == 1
+    assert len(open_storage(out).list("data")) == 3
+    assert collect_garbage(out) == {}
+
+
+def test_a_run_that_is_taken_up_does_what_is_missing(inputs, out, expected):
+    storage = open_storage(out)
+    assert not make_run(inputs, out, slice_=(0, 2)).execute().is_complete
+    assert storage.size("_SUCCESS") is None
+    kept = {name: storage.read(f"data/{name}") for name in storage.list("data")}
+    commits = {name: storage.read(f"commits/{name}") for name in storage.list("commits")}
+    storage.write("data/part-00001.deadbeef.parquet", b"of an attempt that was lost")
+
+    report = make_run(inputs, out).execute()
+
+    assert (report.is_complete, report.session_images) == (True, 8)
+    assert {name: storage.read(f"data/{name}") for name in kept} == kept
+    assert {name: storage.read(f"commits/{name}") for name in commits} == commits
+    assert contents(out) == expected
+    assert len(storage.list("events")) == 2
+    assert list(collect_garbage(out)) == ["data/part-00001.deadbeef.parquet"]
+    report = make_run(inputs, out).execute()
+    assert (report.is_complete, report.session_images) == (True, 0)
+
+
+def test_a_run_from_here_to_there_and_a_second_driver(folder, out, expected):
+    with hold_lease(open_storage(out)), pytest.raises(RunError, match="is in use"):
+        make_run(folder, out).execute()
+    make_run(folder, out).execute()
+    assert contents(out) == expected
+
+
+def test_beginning_anew_replaces_the_run(inputs, out):
+    make_run(inputs, out, limit=10).execute()
+    with pytest.raises(RunError, match="10 images planned, 4 now"):
+        make_run(inputs, out, limit=4).execute()
+    make_run(inputs, out, limit=4, overwrite=True).execute()
+    assert [row[0] for row in contents(out)] == [f"{i:03d}.png" for i in range(4)]
+    assert _problems(out) == []
+    assert len(open_storage(out).list("data")) == 1
+
+
+class _Proxy(ThreadingHTTPServer):
+    """Stands in front of the store; `fault(method, path)` says what becomes of a request."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, target, fault):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.target, self.fault = urlsplit(target).netloc, fault
+        self.faults = []
+        self.lock = threading.Lock()
+        self.address = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def choose(self, method, path):
+        with self.lock:
+            fault = self.fault(method, path)
+            if fault:
+                self.faults.append((fault, method, path))
+            return fault
+
+    def handle_error(self, *_):
+        pass  # clients hang up; so do we
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def handle_any(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.server.choose(self.command, self.path)
+        if fault == "busy":
+            self._answer(503, [], b"<Error><Code>SlowDown</Code></Error>")
+            return
+        if fault == "denied":
+            self._answer(403, [], b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+            return
+        if fault == "reset":
+            self._hang_up()
+            return
+        if fault == "truncate":
+            body = body[: len(body) // 2]
+        status, headers, answer = self._forward(body)
+        if fault == "lost":
+            self._hang_up()
+        elif fault == "cut":
+            self._answer(status, headers, answer[: len(answer) // 2], length=len(answer))
+            self._hang_up()
+        else:
+            self._answer(status, headers, answer)
+
+    def _forward(self, body):
+        connection = http.client.HTTPConnection(self.server.target, timeout=30)
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in ("content-length", "connection", "expect"):
+                connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        headers = [
+            (name, value)
+            for name, value in response.getheaders()
+            if name.lower() not in ("transfer-encoding", "connection", "content-length")
+        ]
+        length = response.getheader("Content-Length")
+        answer = response.read()
+        connection.close()
+        if self.command == "HEAD" and length is not None:
+            headers.append(("Content-Length", length))
+        return response.status, headers, answer
+
+    def _answer(self, status, headers, answer, length=None):
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(answer) if length is None else length))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def _hang_up(self):
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def flaky(s3_endpoint, s3, monkeypatch):
+    """Puts a proxy with these faults between us, our children and the store."""
+    import s3fs
+
+    @contextmanager
+    def start(fault):
+        proxy = _Proxy(s3_endpoint, fault)
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        with monkeypatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", proxy.address)
+            s3fs.S3FileSystem.clear_instance_cache()
+            yield proxy
+        s3fs.S3FileSystem.clear_instance_cache()
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()
+
+    return start
+
+
+def _every(n, faults):
+    """Each n-th request fails, in the ways that are named, in turn."""
+    count = 0
+
+    def fault(method, path):
+        nonlocal count
+        count += 1
+        return faults[count // n % len(faults)] if count % n == 0 else None
+
+    return fault
+
+
+def _first(n, fault, method, part):
+    """The first n requests of this kind fail."""
+    left = n
+
+    def choose(asked, path):
+        nonlocal left
+        if asked == method and part in path and left:
+            left -= 1
+            return fault
+        return None
+
+    return choose
+
+
+def test_requests_that_fail_now_and_then_change_nothing(flaky, inputs, out, expected):
+    with flaky(_every(6, ("busy", "reset", "lost", "cut"))) as proxy:
+        report = make_run(inputs, out).execute()
+    assert {fault for fault, *_ in proxy.faults} >= {"busy", "reset", "lost", "cut"}
+    assert report.is_complete
+    assert contents(out) == expected
+    assert _problems(out) == []
+
+
+def test_an_upload_that_arrives_short_is_not_committed(flaky, inputs, out, expected):
+    with flaky(_first(1, "truncate", "PUT", "/data/")) as proxy:
+        report = make_run(inputs, out).execute()
+    assert len(proxy.faults) == 1
+    assert report.is_complete
+    assert contents(out) == expected
+    assert _problems(out) == []
+
+
+def _refuse_writes(where):
+    return lambda method, path: "denied" if method == "PUT" and where in path else None
+
+
+def test_a_store_that_takes_no_commits_ends_the_run_which_can_be_taken_up(
+    flaky, folder, out, expected
+):
+    with (
+        flaky(_refuse_writes("/commits/")) as proxy,
+        pytest.raises(StorageError, match=f"cannot write {out}/commits/"),
+    ):
+        make_run(folder, out).execute()
+    assert len(proxy.faults) == 1
+    _check_taken_up(folder, out, expected)
+
+
+def test_a_store_that_takes_no_shards_leaves_them_to_the_next_run(flaky, folder, out, expected):
+    with flaky(_refuse_writes("/data/")) as proxy:
+        report = make_run(folder, out, "run.max_attempts=2").execute()
+    assert len(proxy.faults) == 6
+    assert not report.is_complete
+    assert not report.session_is_done
+    assert sorted(report.failed_shards) == [0, 1, 2]
+    assert all(f"cannot write {out}/data/" in why for why in report.failed_shards.values())
+    _check_taken_up(folder, out, expected)
+
+
+def _check_taken_up(folder, out, expected):
+    storage = open_storage(out)
+    assert summarize(out).n_committed == 0
+    assert storage.list("leases") == {}
+    assert storage.size("_SUCCESS") is None
+    assert make_run(folder, out).execute().is_complete
+    assert contents(out) == expected
+    assert _problems(out) == []
+
+
+def test_images_that_cannot_be_fetched_for_a_while_are_good_rows(flaky, inputs, out, expected):
+    with flaky(_first(3, "busy", "GET", "/photos/005.png")) as proxy:
+        make_run(inputs, out).execute()
+    assert proxy.faults
+    assert contents(out) == expected
+
+
+def test_a_commit_that_names_a_file_that_is_gone_is_a_storage_error(folder, out):
+    make_run(folder, out, limit=2).execute()
+    storage = open_storage(out)
+    storage.delete(f"data/{name}" for name in storage.list("data"))
+    assert storage.size(commit_file(0))
+    with pytest.raises(StorageError, match=f"cannot read {out}/data/part-00000"):
+        list(open_run(out).rows())
+    (problem,) = _problems(out)
+    assert "no such file" in problem
+
+
+def test_images_with_names_that_urls_must_escape(s3, tmp_path, out):
+    storage = open_storage(f"s3://{s3}/odd")
+    names = ["a b.png", "c#1.png", "d%41.png", "é.png", "f+g.png"]
+    for i, name in enumerate(names):
+        save_image(tmp_path / name, i)
+        storage.write(name, (tmp_path / name).read_bytes())
+    make_run(storage.url(), out).execute()
+    assert [row[:2] for row in contents(out)] == [(name, "ok") for name in sorted(names)]

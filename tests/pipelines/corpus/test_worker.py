@@ -1,0 +1,218 @@
+"""One worker by itself: rows in order, reading ahead within a budget, failures as rows."""
+
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from amg.config import RunConfig, load_config
+from amg.inputs.sources import list_sources
+from amg.records import ImageResult
+from amg.runs.folder import commit_file
+from amg.runs.shards import read_shard
+from pipelines.corpus.messages import ShardTask, WorkerSetup
+from pipelines.corpus.prefetch import ByteBudget, load_ahead
+from pipelines.corpus.worker import Worker
+
+
+class FailingGenerator:
+    """Fails on batches that hold a white image, with the error that the test wants."""
+
+    def __init__(self, error, smallest=1):
+        self.error, self.smallest = error, smallest
+
+    def prepare(self, image):
+        return image
+
+    def generate_batch(self, images):
+        if any(image.min() == 255 for image in images) and self.smallest > 0:
+            raise self.error
+        return [ImageResult(image.shape[:2], ()) for image in images]
+
+    def with_smaller_batches(self):
+        return None if self.smallest == 1 else FailingGenerator(self.error, self.smallest // 4)
+
+
+def _run(tmp_path, generator, task_options=None, **options):
+    """What a worker makes of five images of which the third is white, and what it reports."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(5):
+        Image.new("RGB", (8, 8), "white" if i == 2 else "black").save(folder / f"{i}.png")
+    config = load_config(None, ["run.images_per_batch=4"])
+    setup = WorkerSetup(str(tmp_path / "out"), config, lambda *_: generator, "f" * 64, None)
+    reports = []
+    worker = Worker(setup, reports.append)
+    task = ShardTask(7, "abcd", tuple(list_sources([folder])), **(task_options or {}))
+    result = worker.run(task)
+    assert not (tmp_path / "out" / commit_file(7)).exists()  # that is the driver's
+    return result, list(read_shard(tmp_path / "out" / result.file)), reports
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError("no more"), "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "oom"),
+        (RuntimeError("a bug"), "crashed"),
+    ],
+)
+def test_an_image_that_cannot_be_segmented_is_a_row_and_spoils_no_other(tmp_path, error, status):
+    result, rows, _ = _run(tmp_path, FailingGenerator(error))
+    assert [row.image_id for row in rows] == [f"{i}.png" for i in range(5)]
+    assert [row.status for row in rows] == ["empty", "empty", status, "empty", "empty"]
+    assert str(error) in rows[2].error
+    assert result.tally.statuses == {"empty": 4, status: 1}
+
+
+def test_out_of_memory_is_met_with_smaller_steps(tmp_path):
+    _, rows, _ = _run(tmp_path, FailingGenerator(MemoryError(), smallest=3))
+    assert [row.status for row in rows] == ["empty"] * 5
+
+
+def test_what_failed_is_let_go_before_it_is_tried_again(tmp_path):
+    """Smaller steps beside the arrays of the larger ones would fail for want of memory too."""
+    held = []
+
+    class Hoarder(FailingGenerator):
+        def generate_batch(self, images):
+            assert all(reference() is None for reference in held)
+            arrays = np.zeros(3)
+            held.append(weakref.ref(arrays))
+            if self.smallest > 0 and any(image.min() == 255 for image in images):
+                raise MemoryError
+            return [ImageResult(image.shape[:2], ()) for image in images]
+
+        def with_smaller_batches(self):
+            return None if self.smallest == 1 else Hoarder(self.error, self.smallest // 4)
+
+    _, rows, _ = _run(tmp_path, Hoarder(MemoryError(), smallest=3))
+    assert [row.status for row in rows] == ["empty"] * 5
+    assert len(held) > 4
+
+
+def test_an_image_that_cannot_be_prepared_is_segmented_as_it_is(tmp_path):
+    class Unprepared(FailingGenerator):
+        def prepare(self, image):
+            raise MemoryError("no room for its crops")
+
+    _, rows, _ = _run(tmp_path, Unprepared(RuntimeError("a bug")))
+    assert [row.status for row in rows] == ["empty", "empty", "crashed", "empty", "empty"]
+    assert rows[2].error == "RuntimeError: a bug"
+
+
+def test_a_lost_device_ends_the_worker(tmp_path):
+    with pytest.raises(torch.AcceleratorError):
+        _run(tmp_path, FailingGenerator(torch.AcceleratorError("CUDA error: illegal address")))
+
+
+def test_suspects_are_alone_and_the_condemned_are_not_touched(tmp_path):
+    options = {"alone": (1, 3), "condemned": {2: "killed two"}}
+    _, rows, reports = _run(tmp_path, FailingGenerator(RuntimeError()), options)
+    assert [row.image_id for row in rows] == [f"{i}.png" for i in range(5)]
+    assert rows[2].status == "crashed"
+    assert rows[2].error == "killed two"
+    seen = [report.in_flight for report in reports]
+    assert seen[:4] == [(1,), (), (3,), ()]
+    assert not any(2 in indices for indices in seen)
+    assert seen[-1] == ()
+
+
+def test_one_by_one_never_has_two_in_flight(tmp_path):
+    _, rows, reports = _run(tmp_path, FailingGenerator(RuntimeError()), {"one_by_one": True})
+    assert len(rows) == 5
+    assert max(len(report.in_flight) for report in reports) == 1
+
+
+def test_images_are_announced_before_they_are_read(tmp_path, monkeypatch):
+    sources = list(enumerate(list_sources([_pictures(tmp_path, 6)])))
+    announced = []
+
+    def read(source, *_):
+        assert any(source.image_id == f"{i:02d}.png" for i in announced)
+        return (tmp_path / source.image_id).read_bytes()
+
+    monkeypatch.setattr("pipelines.corpus.prefetch.read_source", read)
+    loaded = list(load_ahead(sources, RunConfig(), np.asarray, announced.append))
+    assert [image.index for image in loaded] == announced == list(range(6))
+
+
+def _pictures(folder, n):
+    for i in range(n):
+        Image.new("RGB", (100, 100), (i, 0, 0)).save(folder / f"{i:02d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("budget", [1, 30_000, 70_000, 10**9])
+def test_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
+    """At most the budget, or one image that is larger than it, waits at any time."""
+    sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
+    most = used = 0
+    take, change = ByteBudget.take, ByteBudget.change
+
+    def counted_take(self, turn, n_bytes):
+        nonlocal most, used
+        take(self, turn, n_bytes)
+        used += n_bytes
+        most = max(most, used)
+
+    def counted_change(self, n_bytes):
+        nonlocal used
+        used += n_bytes
+        change(self, n_bytes)
+
+    monkeypatch.setattr(ByteBudget, "take", counted_take)
+    monkeypatch.setattr(ByteBudget, "change", counted_change)
+    config = RunConfig(prefetch_bytes=budget, decode_threads=4)
+    loaded = []
+    for image in load_ahead(sources, config, lambda rgb: rgb[:50]):
+        time.sleep(0.005)
+        loaded.append(image)
+    assert [int(image.image[0, 0, 0]) for image in loaded] == list(range(12))
+    assert most <= max(budget, 30_000)
+    assert used == 0
+
+
+def test_images_wait_for_room_that_prepared_ones_take(tmp_path):
+    """Crops may take more than their image: then fewer are decoded ahead."""
+    sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
+    lock, alive, most = threading.Lock(), 0, 0
+
+    def prepare(rgb):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return np.concatenate([rgb] * 10)  # 300,000 bytes
+
+    config = RunConfig(prefetch_bytes=600_000, decode_threads=3)
+    for _ in load_ahead(sources, config, prepare):
+        time.sleep(0.02)
+        with lock:
+            alive -= 1
+    # Two fill the budget; one is with its taker, and each thread may have begun one more.
+    assert 1 < most <= 2 + 1 + 3
+
+
+def test_bad_images_keep_their_turn(tmp_path):
+    folder = _pictures(tmp_path, 8)
+    for i in (0, 3, 4):
+        (folder / f"{i:02d}.png").write_bytes(b"")
+    sources = list(enumerate(list_sources([folder])))
+    config = RunConfig(prefetch_bytes=1, decode_threads=3)
+    loaded = list(load_ahead(sources, config, np.asarray))
+    assert [image.index for image in loaded if image.image is None] == [0, 3, 4]
+
+
+def test_leaving_early_ends_the_threads(tmp_path):
+    before = threading.active_count()
+    sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
+    loaded = load_ahead(sources, RunConfig(prefetch_bytes=1), np.asarray)
+    next(loaded)
+    loaded.close()
+    assert threading.active_count() == before
