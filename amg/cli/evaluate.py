@@ -76,11 +76,12 @@ def edges(
 ) -> None:
     """Draw edges by SAM's zero-shot protocol, for `amg eval FOLDER --against BSDS500`."""
     from amg.inputs.sources import list_sources  # noqa: PLC0415 - torch only when needed
+    from amg.runs.folder import REPORT_PAGES  # noqa: PLC0415
     from pipelines.edges import PROTOCOL, draw_edges  # noqa: PLC0415
 
     named = {"name": model, "checkpoint": checkpoint, "device": device}
     config = resolve_config(None, [*PROTOCOL, *(set_ or ())], model=named)
-    sources = list(list_sources(photos))
+    sources = list(list_sources(photos, passed_over=REPORT_PAGES))
     n_left_out = 0
     with CountDisplay(errors) as display:
         for done, photo in enumerate(draw_edges(config, sources, out), start=1):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from amg.errors import ConfigError, ImageError, StorageError
-from amg.runs.folder import INPUTS, PAGE, PLAN
 from amg.storage.access import connect, local_fault, remote_fault
 from amg.storage.urls import as_text, shown
 
@@ -21,7 +20,6 @@ IMAGE_SUFFIXES = frozenset((
 # fmt: on
 MAGIC = re.compile(r"[*?\[]")
 
-_RUN_FILES = {PLAN, INPUTS}
 _SNIFF_BYTES = 32
 _HEIF_BRANDS = frozenset(b"avif avis heic heix heim heis hevc hevx mif1 msf1".split())
 _BMP_HEADER_BYTES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
@@ -41,6 +39,14 @@ class Found:
     uri: str
     size: int | None = None
     glob: "Glob | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Folders called `name` that lie beside files with all of these names: no images for us."""
+
+    name: str
+    beside: frozenset[str]
 
 
 class Folder(Protocol):
@@ -179,13 +185,15 @@ class Glob:
 EVERYTHING = Glob("**")
 
 
-def walk(folder: Folder, glob: Glob = EVERYTHING) -> Iterator[Found]:
+def walk(
+    folder: Folder, glob: Glob = EVERYTHING, passed_over: PassedOver | None = None
+) -> Iterator[Found]:
     """Files that match, lazily; a folder that matches a glob without `**` is walked in whole.
 
     In a folder that is walked in whole, what is hidden comes too, so that it can be counted:
     files, and folders with a "/" at the end of their name, which are not entered. Links to
-    folders are followed only where a pattern names them, so that no loop can be. Reports of runs
-    are passed over: a run may lie among its images, and its report is full of pictures.
+    folders are followed only where a pattern names them, so that no loop can be. In a folder
+    that is walked in whole, what is `passed_over` is not entered.
 
     Raises ConfigError, or StorageError, for a folder that cannot be listed.
     """
@@ -194,9 +202,9 @@ def walk(folder: Folder, glob: Glob = EVERYTHING) -> Iterator[Found]:
     while stack:
         relative, here, places = stack.pop()
         files, folders = folder.entries(relative, not here.is_deep)
-        if here is EVERYTHING and {name for name, _ in files} >= _RUN_FILES:
-            folders = [name for name in folders if name != PAGE]
         if here is EVERYTHING:
+            if passed_over and {name for name, _ in files} >= passed_over.beside:
+                folders = [name for name in folders if name != passed_over.name]
             files.extend((name + "/", None) for name in folders if name[0] == ".")
         for name, size in files:
             if here is EVERYTHING or here.takes(places, name):

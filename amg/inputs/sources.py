@@ -19,6 +19,7 @@ from amg.inputs.folders import (
     Found,
     Glob,
     LocalFolder,
+    PassedOver,
     RemoteFolder,
     is_hidden,
     is_image,
@@ -97,15 +98,17 @@ class _Skipped:
 
 
 def list_sources(
-    inputs: Sequence[str | os.PathLike[str]], options: SourceOptions = _BY_NAME
+    inputs: Sequence[str | os.PathLike[str]],
+    options: SourceOptions = _BY_NAME,
+    passed_over: PassedOver | None = None,
 ) -> Iterator[ImageSource]:
     """List the images behind all inputs, lazily and in a stable order.
 
     - A file is taken whatever its name, which is its id.
     - A folder gives the images below it, each folder's files before its folders, by name, with
       the path relative to the folder as id. Images are known by their suffix; of other local
-      files, by how they begin; on a storage, files without a suffix are taken. Hidden ones, and
-      links to folders, are left out. A summary of what was skipped is logged.
+      files, by how they begin; on a storage, files without a suffix are taken. Hidden ones, links
+      to folders, and what is `passed_over` are left out. A summary of what was skipped is logged.
     - A glob (`*`, `?`, `[...]`, `**`) gives what matches, with ids relative to the folder in
       front of the first part with magic. A local path that exists is never a glob.
     - A list (.txt, .lst) has a path or URL a line, UTF-8 or the bytes of a local name, with lines
@@ -119,7 +122,7 @@ def list_sources(
     Raises ConfigError naming the input that is not there, cannot be listed, is damaged, or has no
     image; StorageError if a storage fails.
     """
-    expanders = [_Input(os.fspath(item), options) for item in inputs]
+    expanders = [_Input(os.fspath(item), options, passed_over) for item in inputs]
     if not expanders:
         raise ConfigError("inputs: none given")
     skipped = Counter[str]()
@@ -133,9 +136,10 @@ def list_sources(
 class _Input:
     """One input, found to be there."""
 
-    def __init__(self, item: str, options: SourceOptions) -> None:
+    def __init__(self, item: str, options: SourceOptions, passed_over: PassedOver | None) -> None:
         self._shown = shown(item)
         self._options = options
+        self._passed_over = passed_over
         self.skipped = _Skipped()
         try:
             self._folder, self._glob, self._file = _look_at(item)
@@ -161,7 +165,7 @@ class _Input:
             assert self._file is not None
             yield from self._from_file(self._file)
         else:
-            for found in walk(self._folder, self._glob):
+            for found in walk(self._folder, self._glob, self._passed_over):
                 yield from self._from_match(found, self._folder.is_local)
 
     def _from_match(self, found: Found, is_local: bool) -> Iterator[ImageSource]:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from amg.errors import RunError
+from amg.inputs.folders import PassedOver
 from amg.runs.schema import FAILED, ImageRow
 from amg.storage.stores import Storage, read_all
 
@@ -36,6 +37,8 @@ PAGE = "report"
 EVALUATION = "evaluation"
 REFILTERED = "refiltered"
 """In the identity of a plan: which run's rows these were made of."""
+REPORT_PAGES = PassedOver(PAGE, beside=frozenset((PLAN, INPUTS)))
+"""A run may lie among its images, and its report is full of pictures: they are no inputs."""
 
 _WRITTEN_BY_RUNS = re.compile(
     r"""data/part-\d{5,}\.[0-9a-f]{8}\.parquet | commits/\d{5,}\.json

@@ -14,19 +14,6 @@ import time
 ENVIRONMENT = "AMG_FAILPOINT"
 DELAY_S = 2.0
 
-_SMALL_FILES = ("config", "plan", "attempts", "commits", "report", "_SUCCESS")
-
-FAILPOINTS = (
-    *(f"shard.{step}" for step in ("begun", "row_written", "closed", "verified")),
-    *(f"{file}.{step}" for file in ("inputs", "data") for step in ("synced", "renamed")),
-    *(
-        f"{file}.{step}"
-        for file in _SMALL_FILES
-        for step in ("begun", "half_written", "synced", "renamed")
-    ),
-)
-"""Every step between an image's row and a finished run, on a local file system."""
-
 
 def reach(name: str) -> None:
     """Fail here, if AMG_FAILPOINT says so."""

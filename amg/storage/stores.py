@@ -1,4 +1,4 @@
-"""Where a run lives: a local folder or a prefix of an object store, behind the same few operations.
+"""Where files are kept: a local folder or a prefix of an object store, with the same operations.
 
 Everything is written whole or not at all. Local: a temporary sibling, fsync, rename, fsync of the
 folder. Object stores: one upload, which such stores make visible only when it is complete.

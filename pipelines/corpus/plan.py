@@ -34,6 +34,7 @@ from amg.runs.folder import (
     PLAN,
     REFILTERED,
     REPORT,
+    REPORT_PAGES,
     SUCCESS,
     Plan,
     list_run_files,
@@ -62,7 +63,7 @@ class Job:
 
     def sources(self) -> Iterator[ImageSource]:
         """The images, in order."""
-        for n, source in enumerate(list_sources(self.inputs, self.options)):
+        for n, source in enumerate(list_sources(self.inputs, self.options, REPORT_PAGES)):
             if n == self.limit:
                 return
             yield source

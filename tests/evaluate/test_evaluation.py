@@ -262,6 +262,10 @@ def test_unreadable_photos_are_named_and_drawn_ones_are_not_drawn_again(tmp_path
     assert "001.png: " in said
     assert sorted(path.name for path in maps.glob("*.png")) == ["000.png", "002.png"]
     (folder / "001.png").write_bytes(whole)
+    (folder / "masks" / "report").mkdir(parents=True)  # a run, with its page
+    (folder / "masks" / "report" / "003.png").write_bytes(whole)
+    for name in ("plan.json", "inputs.parquet"):
+        (folder / "masks" / name).write_text("{}")
     _amg("edges", folder, "--out", maps)
     assert len(list(maps.glob("*.png"))) == len(drawn) == 3
     other = ["--set", "generator.points_per_side=3"]

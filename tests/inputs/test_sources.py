@@ -11,6 +11,7 @@ from amg import ConfigError
 from amg.inputs.folders import Glob, looks_like_image
 from amg.inputs.reading import read_source
 from amg.inputs.sources import list_sources
+from amg.runs.folder import REPORT_PAGES
 from amg.storage.urls import from_bytes, without_secrets
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
@@ -43,9 +44,10 @@ def test_reports_of_runs_are_passed_over_and_nothing_else(tmp_path):
     touch(tmp_path, "out/plan.json", "out/inputs.parquet", "out/report/images/5.jpg")
     touch(tmp_path, "half/plan.json")
     found = ["a.jpg", "half/report/4.jpg", "out/2.jpg", "out/sub/3.jpg", "report/1.jpg"]
-    assert ids(tmp_path) == found
-    assert ids(tmp_path / "out") == ["2.jpg", "sub/3.jpg"]
-    assert ids(tmp_path / "out/report") == ["images/5.jpg"]
+    assert ids(tmp_path, passed_over=REPORT_PAGES) == found
+    assert ids(tmp_path / "out", passed_over=REPORT_PAGES) == ["2.jpg", "sub/3.jpg"]
+    assert ids(tmp_path / "out/report", passed_over=REPORT_PAGES) == ["images/5.jpg"]
+    assert "out/report/images/5.jpg" in ids(tmp_path)
 
 
 def test_a_file_is_taken_whatever_its_name(tmp_path):

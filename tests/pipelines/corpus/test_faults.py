@@ -16,7 +16,6 @@ import pytest
 from amg import StorageError
 from amg.errors import InterruptedRunError
 from amg.runs.folder import commit_file, read_commits, require_plan
-from amg.storage.failpoints import FAILPOINTS
 from amg.storage.stores import open_storage
 from pipelines.corpus.commit import sweep_partials
 from pipelines.corpus.run import summarize
@@ -32,6 +31,18 @@ from tests.pipelines.helpers import (
 from tests.pipelines.stub import HANG, SLEEP_VARIABLE
 
 SHARDS = "run.images_per_shard=4"
+
+_SMALL_FILES = ("config", "plan", "attempts", "commits", "report", "_SUCCESS")
+# Every step between an image's row and a finished run, on a local file system.
+FAILPOINTS = (
+    *(f"shard.{step}" for step in ("begun", "row_written", "closed", "verified")),
+    *(f"{file}.{step}" for file in ("inputs", "data") for step in ("synced", "renamed")),
+    *(
+        f"{file}.{step}"
+        for file in _SMALL_FILES
+        for step in ("begun", "half_written", "synced", "renamed")
+    ),
+)
 
 
 @pytest.fixture(scope="module")

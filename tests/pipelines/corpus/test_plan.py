@@ -1,6 +1,7 @@
 """Plans: what decides them, and that they stay what they are."""
 
 import json
+import shutil
 import tarfile
 
 import pytest
@@ -72,6 +73,14 @@ def test_a_tar_that_was_written_anew_is_another_input(tmp_path):
     (folder / "001.png").write_bytes(b"short")
     (tmp_path / "000.png").rename(tmp_path / "away")
     assert pack("000.png", "001.png", "002.png") != first
+
+
+def test_a_run_among_its_images_is_planned_again_without_its_report(tmp_path):
+    folder = make_folder(tmp_path / "in", 3)
+    first = _prepare(folder, folder / "out")
+    (folder / "out" / "report").mkdir()
+    shutil.copy(folder / "000.png", folder / "out" / "report")
+    assert _prepare(folder, folder / "out") == first
 
 
 def test_duplicates_are_named_and_nothing_is_written(tmp_path):
