@@ -1,0 +1,56 @@
+"""The fast decoder beside the plain modules: the same numbers by shorter ways."""
+
+import pytest
+import torch
+from torch import nn
+
+from amg.models.decoding import fast_decoder
+from amg.models.decoding.shared_pixels import share_pixels
+from amg.models.modules.mask_decoder import draw_with
+from tests.models.modules.test_mask_decoder import CONFIGS, DIM, decoder_twins, prompts
+from tests.models.parity import BOTH_DTYPES, assert_close
+
+FAST_CONFIGS = {name: config for name, config in CONFIGS.items() if name != "activations"}
+
+
+@pytest.mark.parametrize("size_hw", [(6, 5), (1, 1), (19, 21)], ids=str)
+@pytest.mark.parametrize("dtype", BOTH_DTYPES, ids=str)
+@pytest.mark.parametrize(("transformer", "decoder"), FAST_CONFIGS.values(), ids=FAST_CONFIGS)
+def test_the_fast_way_gives_the_same(transformer, decoder, dtype, size_hw):
+    ours, _ = decoder_twins(transformer, decoder, dtype)
+    image, positions, sparse, dense = prompts(dtype, size_hw=size_hw)
+    dense = dense[:1]  # one for all prompts
+    plain = ours.attend(image, positions, sparse, dense)
+    shared = share_pixels(ours, image, positions, dense)
+    fast = fast_decoder.attend(ours, shared, sparse)
+    assert_close(fast.mask_tokens, plain.mask_tokens)
+    assert_close(fast.predicted_iou, plain.predicted_iou)
+    weights = ours.hypernetwork_weights(plain.mask_tokens)
+    drawn = draw_with(weights, ours.upscale(plain.pixels))
+    assert_close(fast_decoder.draw(ours, shared, fast.pixels, weights), drawn)
+
+    some = torch.tensor([True, False, False, True, True])
+    for masks in (slice(1, None), slice(0, 1)):
+        pixels = fast.select(some).pixels
+        found = fast_decoder.draw(ours, shared, pixels, weights[some][:, masks])
+        assert_close(found, drawn[some][:, masks])
+    none = fast_decoder.draw(ours, shared, fast.select(some & False).pixels, weights[:0])
+    assert none.shape == (0, *drawn.shape[1:])
+
+
+def test_the_fast_way_draws_in_tiles(monkeypatch):
+    ours, _ = decoder_twins()
+    image, positions, sparse, dense = prompts(torch.float32, size_hw=(9, 7))
+    shared = share_pixels(ours, image, positions, dense[:1])
+    fast = fast_decoder.attend(ours, shared, sparse)
+    weights = ours.hypernetwork_weights(fast.mask_tokens)
+    whole = fast_decoder.draw(ours, shared, fast.pixels, weights)
+    monkeypatch.setattr(fast_decoder, "_TILE_ELEMENTS", 10 * DIM)
+    assert_close(fast_decoder.draw(ours, shared, fast.pixels, weights), whole)
+
+
+def test_the_fast_way_knows_one_activation():
+    ours, _ = decoder_twins(changes={"activation": nn.ReLU})
+    image, positions, _, dense = prompts(torch.float32)
+    with pytest.raises(ValueError, match="knows GELU alone, not ReLU"):
+        share_pixels(ours, image, positions, dense[:1])
