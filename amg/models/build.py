@@ -16,6 +16,7 @@ from amg.models.fpn_neck import FpnNeck, ImageEncoder
 from amg.models.hiera import Hiera
 from amg.models.image_encoder_vit import ImageEncoderViT
 from amg.models.mask_decoder import MaskDecoder
+from amg.models.modules.fine_encoder import FineEncoder
 from amg.models.memory_attention import MemoryAttention, MemoryAttentionLayer
 from amg.models.memory_encoder import MemoryEncoder
 from amg.models.prompt_encoder import PromptEncoder
@@ -74,9 +75,16 @@ def build_nano(imgsz: int = 448) -> FineSAMModel:
     return FineSAMModel(*_parts(encoder, imgsz=imgsz, decoder_mlp_dim=512))
 
 
+def build_next_nano(imgsz: int = 448) -> FineSAMModel:
+    """What follows `nano` when it is trained: SAM with an image encoder on a pretrained trunk."""
+    encoder = FineEncoder(imgsz, _EMBED_DIM)
+    parts = _parts(encoder, imgsz=imgsz, decoder_mlp_dim=512)
+    return FineSAMModel(*parts, pixel_mean=(127.0,) * 3, pixel_std=(128.0,) * 3)
+
+
 def _parts(
-    encoder: ImageEncoderViT | TinyViT, imgsz: int, decoder_mlp_dim: int
-) -> tuple[ImageEncoderViT | TinyViT, PromptEncoder, MaskDecoder]:
+    encoder: nn.Module, imgsz: int, decoder_mlp_dim: int
+) -> tuple[nn.Module, PromptEncoder, MaskDecoder]:
     """What SAM consists of, around an image encoder."""
     prompt_encoder = PromptEncoder(
         embed_dim=_EMBED_DIM,

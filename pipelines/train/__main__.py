@@ -31,7 +31,7 @@ from pipelines.train.trainer import Settings, train
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the training state.")],
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "scratch",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "cpu",
     minutes: Annotated[float, typer.Option(help="Time budget of all phases together.")] = 240,
     call_minutes: Annotated[
         float | None, typer.Option(help="Save and stop after this long; the next call goes on.")
