@@ -19,10 +19,10 @@ from amg.inputs.images import decode_image
 from amg.inputs.reading import read_bytes
 from amg.models.families.sam import SAMModel
 from amg.models.zoo.load import load_model
+from amg.ops.processes import die_with_parent
 from benchmarks.memory import forget_peak, peak_mb
 from benchmarks.peers import PEERS, Annotations, Generate
 from benchmarks.record import OURS
-from pipelines.corpus.parent import die_with_parent
 
 # The first masks of a process wait for compilers and allocators: they are made beforehand.
 _FEW = {

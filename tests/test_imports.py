@@ -49,7 +49,7 @@ ALLOWED = {
     "amg": {"amg", "pipelines.corpus.run", "pipelines.refilter"},  # the public names
     "pipelines": {"amg", "pipelines"},
     "pipelines.corpus": {"amg"},
-    "pipelines.train": {"amg.models", "amg.ops", "pipelines.corpus.parent"},
+    "pipelines.train": {"amg.models", "amg.ops"},
 }
 WITHOUT_FILES = {"amg.models.modules", "amg.models.decoding", "amg.models.tracking"}
 FILES_ARE_READ_BY = ("fsspec", "io", "os", "pathlib", "pyarrow", "safetensors", "shutil")

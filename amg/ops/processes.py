@@ -1,6 +1,9 @@
-"""Share work that holds Python's lock, as reading rows does, between processes of this machine."""
+"""Processes of this machine: sharing work that holds Python's lock, and ending with the parent."""
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,6 +14,7 @@ Result = TypeVar("Result")
 
 _MOST_BY_DEFAULT = 8  # each has memory of its own
 _TASKS_TO_PAY = 4  # a process takes about a second to start
+_PR_SET_PDEATHSIG = 1
 
 
 def workers_for(n_tasks: int, wanted: int | None = None) -> int:
@@ -53,3 +57,9 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def die_with_parent() -> None:
+    """On Linux this process is killed when its parent ends, even if it is stuck in native code."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -2,11 +2,13 @@
 
     python -m pipelines.train --out work/nano --minutes 240 --workers 2
 
-goes through the phases of a recipe (`recipes.py`): from random weights, on a CPU, by default
+goes through the phases of a recipe (`recipes.py`), by default that for a CPU. The image encoder
+begins with a trunk that has seen photographs (`pip install '.[train]'`):
 
-1. affinity: encoder and upscaling learn which pixels belong together, without the transformer;
-2. whole: the whole model learns to draw the part, object and group at a point and to score them;
-3. large: the same at the size the model runs at.
+1. neck: all but the trunk learn to draw what a point or a box means, and to score it;
+2. middle: the whole model;
+3. large: the same at the size the model runs at;
+4. settle: at a rate that falls to nothing.
 
 A checkpoint every few minutes makes it resumable: the same command goes on where it stopped.
 Processes share each batch; on a busy CPU, processes of one thread each lose less to waiting.
@@ -15,7 +17,7 @@ Processes share each batch; on a busy CPU, processes of one thread each lose les
 On from the present weights, on a GPU whose calls end after ten minutes, again and again:
 
     python -m pipelines.train --recipe gpu --minutes 25 --call-minutes 9 --out work/nano
-        --init amg/models/weights/nano.safetensors --device cuda --scene-workers 15
+        --init nano.safetensors --device cuda --scene-workers 15
 """
 
 import tempfile
@@ -31,7 +33,7 @@ from pipelines.train.trainer import Settings, train
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the training state.")],
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "scratch",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "cpu",
     minutes: Annotated[float, typer.Option(help="Time budget of all phases together.")] = 240,
     call_minutes: Annotated[
         float | None, typer.Option(help="Save and stop after this long; the next call goes on.")

@@ -81,20 +81,6 @@ def pairwise_iou(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return overlap / union.clamp(min=1)
 
 
-def affinity_logits(
-    embedding: torch.Tensor, points_xy: torch.Tensor, project: torch.nn.Linear, stride: int
-) -> torch.Tensor:
-    """Likeness (P, G, h * w) of each pixel to the P pixels under the points, in G senses.
-
-    embedding: (C, h, w) features of one image; project maps C to G * (C + 1): a filter and an
-    offset for each sense, made from the point's own features.
-    """
-    cells = (points_xy / stride).long()
-    at_points = embedding[:, cells[:, 1], cells[:, 0]].T
-    filters = project(at_points).unflatten(1, (-1, len(embedding) + 1))
-    return filters[..., :-1] @ embedding.flatten(1) + filters[..., -1:]
-
-
 def mask_and_score_loss(
     logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, balance: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -114,3 +100,17 @@ def mask_and_score_loss(
         "score_rmse": score_error.sqrt(),
     }
     return multiple + 0.3 * single + score_error, metrics
+
+
+def single_mask_loss(
+    logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, balance: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, P), scores (N,), targets (N, P): one mask for a prompt that leaves no doubt.
+
+    Gives the loss and the masks' IoU (N,).
+    """
+    logits, targets = logits.unsqueeze(1), targets.unsqueeze(1)
+    weights = border_weights(targets, _BORDER_GAIN)
+    drawn = pairwise_mask_loss(logits, targets, balance, weights).mean()
+    iou = pairwise_iou(logits, targets).flatten()
+    return drawn + (scores - iou).square().mean(), iou

@@ -3,35 +3,27 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import distributed, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from amg.models.families.build import build_nano
+from amg.models.families.build import build_next_nano
 from amg.models.families.fine_sam import FineSAMModel
-from amg.models.modules.fine_tiny_vit import FineFeatures
+from amg.models.modules.fine_encoder import FineEncoder
 from amg.models.zoo.checkpoint import load_weights
-from amg.ops.processes import usable_cores
-from pipelines.corpus.parent import die_with_parent
-from pipelines.train.losses import (
-    affinity_logits,
-    mask_and_score_loss,
-    pairwise_iou,
-    pairwise_mask_loss,
-)
+from amg.ops.processes import die_with_parent, usable_cores
+from pipelines.train.objective import Objective
 from pipelines.train.optimizers import make_optimizers
-from pipelines.train.prompts import MASK_STRIDE, TrainingBatch, stream_batches
+from pipelines.train.pretrained import load_trunk
+from pipelines.train.prompts import SceneStream, TrainingBatch, stream_batches
 from pipelines.train.recipes import RECIPES, Phase
 
 logger = logging.getLogger(__name__)
-Step = TypeVar("Step", bound=Callable[..., object])
-_LEVELS = 3
+_AVERAGED_STEPS = 500  # of the weights that are kept: about what the last of them were
 _SAVE_EVERY_S = 300
 _LOG_EVERY_STEPS = 50
 
@@ -72,16 +64,14 @@ class Trainer:
         self.device = torch.device(settings.device)
         self.rank, self.world = settings.rank, settings.world
         torch.manual_seed(settings.seed)
-        self.model = build_nano(self.phases[0].size_px).to(self.device)
-        # Senses of likeness are read off the upscaled features by a layer that training alone has.
-        width = self.model.mask_decoder.transformer_dim // 8
-        self.likeness = nn.Linear(width, _LEVELS * (width + 1)).to(self.device)
-        self.parameters = [*self.model.parameters(), *self.likeness.parameters()]
-        self.optimizers = make_optimizers(self.model, self.likeness)
+        self.model = build_next_nano(self.phases[0].size_px).to(self.device)
+        self.trunk = cast(FineEncoder, self.model.image_encoder).trunk
+        load_trunk(self.trunk)
+        self.parameters = list(self.model.parameters())
+        self.optimizers = make_optimizers(self.model)
+        self.averages = [p.detach().clone() for p in self.parameters]
         self.progress = Progress()
-        self._encode_pixels = _compiled(self.model.encode_batch, settings.compile)
-        self._draw_masks = _compiled(self._draw, settings.compile)
-        self._mask_loss = _compiled(mask_and_score_loss, settings.compile)
+        self.objective = Objective(self.model, settings.compile)
         self._called_at = time.monotonic()
 
     def run(self) -> None:
@@ -120,17 +110,13 @@ class Trainer:
         """Set the model to the phase's size."""
         self.model.set_imgsz(phase.size_px)
         self.model.train()
+        self.trunk.requires_grad_(phase.trains_trunk)
 
     def _batches(self, phase: Phase) -> Iterator[TrainingBatch]:
         seed = (self.settings.seed, self.progress.steps, self.rank)
-        return stream_batches(
-            phase.size_px,
-            phase.n_points,
-            phase.batch_size // self.world,
-            seed,
-            self.settings.scene_workers,
-            phase.n_views,
-        )
+        stream = SceneStream(phase.size_px, phase.n_points, phase.n_boxes, seed, phase.n_views)
+        size = phase.batch_size // self.world
+        return stream_batches(stream, size, self.settings.scene_workers)
 
     def _is_call_over(self) -> bool:
         """Whether this call has had its minutes; several processes agree on it."""
@@ -143,16 +129,12 @@ class Trainer:
         lr = phase.lr_start + (phase.lr_end - phase.lr_start) * done
         warm_up = min(1.0, (self.progress.steps + 1) / 200)
         for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
-                group["lr"] = lr * warm_up
+                group["lr"] = lr * warm_up * group["pace"]
         balance = phase.balance_start + (phase.balance_end - phase.balance_start) * done
         # A tensor, or every new number would be compiled for.
-        at_balance = torch.tensor(balance, device=self.device)
-        objective = self._affinity_loss if phase.name == "affinity" else self._whole_loss
-        loss, metrics = objective(batch, at_balance)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        metrics = self.objective.backward(batch, torch.tensor(balance, device=self.device))
         self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if self.progress.steps % _LOG_EVERY_STEPS == 0 and not torch.isfinite(norm):
@@ -161,7 +143,15 @@ class Trainer:
             optimizer.step()
         self.progress.steps += 1
         self.progress.scenes += len(batch.images) * self.world
-        return {"loss": loss.detach(), "lr": torch.tensor(lr * warm_up), **metrics}
+        self._average_weights()
+        return {"lr": torch.tensor(lr * warm_up), **metrics}
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        """Move the averages towards the weights: over few steps at first, which begin at chance."""
+        share = max(1 / _AVERAGED_STEPS, 9 / (10 + self.progress.steps))
+        for average, parameter in zip(self.averages, self.parameters, strict=True):
+            average.lerp_(parameter, share)
 
     def _average_gradients(self) -> None:
         """Give every process the mean of all processes' gradients."""
@@ -177,75 +167,6 @@ class Trainer:
             distributed.all_reduce(values)
         return values / self.world
 
-    @contextmanager
-    def _half_precision(self) -> Iterator[None]:
-        """Run the model in bfloat16; losses stay in float32, outside."""
-        # The fused CPU attention is slow backwards for heads this small.
-        on_cpu = self.device.type == "cpu"
-        attention = sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
-        with torch.autocast(self.device.type, torch.bfloat16), attention:
-            yield
-
-    def _encode(self, batch: TrainingBatch) -> FineFeatures:
-        images = batch.images.permute(0, 3, 1, 2)
-        pixels = (images - self.model.pixel_mean) / self.model.pixel_std
-        return self._encode_pixels(pixels.contiguous(memory_format=torch.channels_last))
-
-    def _affinity_loss(
-        self, batch: TrainingBatch, balance: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        with self._half_precision():
-            embedding, *high_res = self._encode(batch)
-            upscaled = self.model.mask_decoder.upscale(embedding, high_res)
-            logits = torch.cat(
-                [
-                    affinity_logits(maps, at, self.likeness, MASK_STRIDE)
-                    for maps, at in zip(upscaled, batch.points_xy, strict=True)
-                ]
-            ).float()
-        targets = batch.targets()
-        pairwise = pairwise_mask_loss(logits, targets, balance)
-        iou = pairwise_iou(logits, targets).diagonal(dim1=1, dim2=2).mean()
-        return pairwise.diagonal(dim1=1, dim2=2).mean(), {"iou": iou}
-
-    def _whole_loss(
-        self, batch: TrainingBatch, balance: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        # A CPU's caches hold one image's prompts; a GPU wants all at once.
-        n_at_once = 1 if self.device.type == "cpu" else len(batch.images)
-        with self._half_precision():
-            features = self._encode(batch)
-            drawn = [
-                self._draw_masks(FineFeatures(*maps), points_xy)
-                for *maps, points_xy in zip(
-                    *(x.split(n_at_once) for x in (*features, batch.points_xy)), strict=True
-                )
-            ]
-        logits, scores = (torch.cat(parts).float() for parts in zip(*drawn, strict=True))
-        return self._mask_loss(logits.flatten(2), scores, batch.targets(), balance)
-
-    def _draw(
-        self, features: FineFeatures, points_xy: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All four masks of P points on each of B images, points_xy (B, P, 2).
-
-        Gives logits (B * P, 4, h, w) and scores (B * P, 4).
-        """
-        prompt_encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
-        n_images, n_points, _ = points_xy.shape
-        if n_images > 1:  # a single image is broadcast
-            features = FineFeatures(*(x.repeat_interleave(n_points, dim=0) for x in features))
-        # Prompts name a pixel by its corner, ours are pixel indices: the same.
-        points = points_xy.flatten(0, 1).unsqueeze(1)
-        labels = torch.ones(points.shape[:2], device=self.device)
-        sparse, _ = prompt_encoder((points, labels), None, None)
-        embedding, *high_res = features
-        decoded = decoder.attend(
-            embedding, prompt_encoder.get_dense_pe(), sparse, prompt_encoder.no_mask_dense()
-        )
-        upscaled = decoder.upscale(decoded.pixels, high_res)
-        return decoder.draw(upscaled, decoded.mask_tokens), decoded.predicted_iou
-
     def save(self) -> None:
         """Write everything needed to go on, atomically; the first process does."""
         if self.rank:
@@ -253,7 +174,7 @@ class Trainer:
         self.settings.out.mkdir(parents=True, exist_ok=True)
         state = {
             "model": self.model.state_dict(),
-            "likeness": self.likeness.state_dict(),
+            "averages": self.averages,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": asdict(self.progress),
         }
@@ -264,6 +185,7 @@ class Trainer:
     def start_from(self, weights: Path) -> None:
         """Begin with the weights of an earlier training."""
         load_weights(self.model, weights)
+        self.averages = [p.detach().clone() for p in self.parameters]
 
     def load(self) -> None:
         """Go on from the last save, if there is one."""
@@ -272,16 +194,10 @@ class Trainer:
             return
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
-        self.likeness.load_state_dict(state["likeness"])
-        if "optimizers" not in state:
-            raise ValueError(f"{path}: by an earlier version, with one optimizer; use --init")
+        self.averages = state["averages"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
-
-
-def _compiled(step: Step, wanted: bool) -> Step:
-    return cast(Step, torch.compile(step, dynamic=False)) if wanted else step
 
 
 def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, float]]:
@@ -294,9 +210,13 @@ def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, fl
 
 
 def trained_model(state_path: Path) -> FineSAMModel:
-    """The model of a saved state, for evaluation."""
-    model = build_nano()
-    model.load_state_dict(torch.load(state_path, weights_only=True, map_location="cpu")["model"])
+    """The model of a saved state, with the averages of its weights."""
+    state = torch.load(state_path, weights_only=True, map_location="cpu")
+    model = build_next_nano()
+    model.load_state_dict(state["model"])
+    with torch.no_grad():
+        for parameter, average in zip(model.parameters(), state["averages"], strict=True):
+            parameter.copy_(average)
     return model.eval()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from amg.models.families.fine_sam import FineSAMModel
 from amg.models.families.sam import SAMModel
 from amg.models.families.sam2 import SAM2Model
+from amg.models.modules.fine_encoder import FineEncoder
 from amg.models.modules.fine_tiny_vit import FineTinyViT
 from amg.models.modules.fpn_neck import FpnNeck, ImageEncoder
 from amg.models.modules.hiera import Hiera
@@ -74,9 +75,16 @@ def build_nano(imgsz: int = 448) -> FineSAMModel:
     return FineSAMModel(*_parts(encoder, imgsz=imgsz, decoder_mlp_dim=512))
 
 
+def build_next_nano(imgsz: int = 448) -> FineSAMModel:
+    """What follows `nano` when it is trained: SAM with an image encoder on a pretrained trunk."""
+    encoder = FineEncoder(imgsz, _EMBED_DIM)
+    parts = _parts(encoder, imgsz=imgsz, decoder_mlp_dim=512)
+    return FineSAMModel(*parts, pixel_mean=(127.0,) * 3, pixel_std=(128.0,) * 3)
+
+
 def _parts(
-    encoder: ImageEncoderViT | TinyViT, imgsz: int, decoder_mlp_dim: int
-) -> tuple[ImageEncoderViT | TinyViT, PromptEncoder, MaskDecoder]:
+    encoder: nn.Module, imgsz: int, decoder_mlp_dim: int
+) -> tuple[nn.Module, PromptEncoder, MaskDecoder]:
     """What SAM consists of, around an image encoder."""
     prompt_encoder = PromptEncoder(
         embed_dim=_EMBED_DIM,

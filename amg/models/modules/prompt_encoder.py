@@ -100,7 +100,13 @@ class PromptEncoder(nn.Module):
         """
         sparse: list[torch.Tensor] = []
         if points is not None:
-            sparse.append(self._embed_points(*points, pad=boxes is None))
+            coords, labels = points
+            if boxes is None:
+                coords = torch.cat([coords, coords.new_full((len(coords), 1, 2), -0.5)], dim=1)
+                labels = torch.cat(
+                    [labels, labels.new_full((len(labels), 1), PADDING_LABEL)], dim=1
+                )
+            sparse.append(self.embed_points(coords, labels))
         if boxes is not None:
             sparse.append(self._embed_boxes(boxes))
         n_prompts = next((len(p) for p in (*sparse, masks) if p is not None), 1)
@@ -119,10 +125,8 @@ class PromptEncoder(nn.Module):
         embedding = self.no_mask_embed.weight.reshape(1, -1, 1, 1)
         return embedding.expand(-1, -1, *self.image_embedding_size)
 
-    def _embed_points(self, coords: torch.Tensor, labels: torch.Tensor, pad: bool) -> torch.Tensor:
-        if pad:
-            coords = torch.cat([coords, coords.new_full((len(coords), 1, 2), -0.5)], dim=1)
-            labels = torch.cat([labels, labels.new_full((len(labels), 1), PADDING_LABEL)], dim=1)
+    def embed_points(self, coords: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Coordinates (N, P, 2) and labels (N, P), as `forward` takes them, to (N, P, C)."""
         position = self._encode_coords(coords)
         is_padding = (labels == PADDING_LABEL).unsqueeze(-1)
         embedding = torch.where(is_padding, self.not_a_point_embed.weight, position)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from amg.ops.processes import die_with_parent
 from pipelines.corpus.messages import Event, WorkerSetup
-from pipelines.corpus.parent import die_with_parent
 from pipelines.corpus.serve import serve
 
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from pipelines.train.losses import (
-    affinity_logits,
     border_weights,
     matched_loss,
     pairwise_iou,
     pairwise_mask_loss,
+    single_mask_loss,
 )
 
 
@@ -70,14 +70,13 @@ def test_iou_of_thresholded_masks():
     assert iou[0, 0].tolist() == pytest.approx([2 / 3, 3 / 4])
 
 
-def test_affinity_finds_what_looks_like_the_point():
-    embedding = torch.zeros(2, 4, 4)
-    embedding[0, :, :2], embedding[1, :, 2:] = 1, 1
-    project = torch.nn.Linear(2, 3)
-    with torch.no_grad():
-        project.weight.zero_()
-        project.bias.zero_()
-        project.weight[0, 0] = project.weight[1, 1] = 1  # the filter is the point's own features
-    logits = affinity_logits(embedding, torch.tensor([[14.0, 3.0]]), project, stride=4)
-    assert logits.shape == (1, 1, 16)
-    assert logits.view(4, 4)[0].tolist() == [0, 0, 1, 1]
+def test_the_single_mask_is_the_region_that_is_meant():
+    targets = torch.tensor([[1.0, 1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 1, 1]])
+    logits = (targets * 2 - 1) * 20
+    right, iou = single_mask_loss(logits, torch.ones(len(logits)), targets, torch.tensor(0.5))
+    assert iou.tolist() == [1.0] * len(logits)
+    assert right < 0.01
+    unsure, _ = single_mask_loss(logits, torch.zeros(len(logits)), targets, torch.tensor(0.5))
+    assert unsure == pytest.approx(right.item() + 1)
+    wrong, _ = single_mask_loss(-logits, torch.zeros(len(logits)), targets, torch.tensor(0.5))
+    assert wrong > 5
