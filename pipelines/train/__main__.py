@@ -1,6 +1,6 @@
 """Train the built-in model `nano` on procedural scenes.
 
-    python -m pipelines.train --out work/nano --minutes 240 --workers 2
+    python -m pipelines.train --out work/nano --scenes 120000
 
 goes through the phases of a recipe (`recipes.py`), by default that for a CPU. The image encoder
 begins with a trunk that has seen photographs (`pip install '.[train]'`):
@@ -16,7 +16,7 @@ Processes share each batch; on a busy CPU, processes of one thread each lose les
 
 On from the present weights, on a GPU whose calls end after ten minutes, again and again:
 
-    python -m pipelines.train --recipe gpu --minutes 25 --call-minutes 9 --out work/nano
+    python -m pipelines.train --recipe gpu --scenes 1000000 --call-minutes 9 --out work/nano
         --init nano.safetensors --device cuda --scene-workers 15
 """
 
@@ -34,7 +34,7 @@ from pipelines.train.trainer import Settings, train
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the training state.")],
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "cpu",
-    minutes: Annotated[float, typer.Option(help="Time budget of all phases together.")] = 240,
+    scenes: Annotated[int, typer.Option(help="Scenes of all phases together.")] = 120_000,
     call_minutes: Annotated[
         float | None, typer.Option(help="Save and stop after this long; the next call goes on.")
     ] = None,
@@ -49,7 +49,7 @@ def main(
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is none of {', '.join(RECIPES)}")
     settings = Settings(
-        out, recipe, minutes, seed, device, scene_workers, call_minutes, compile, world=workers
+        out, recipe, scenes, seed, device, scene_workers, call_minutes, compile, world=workers
     )
     with tempfile.TemporaryDirectory() as folder:
         spawn(train, (settings, init, f"{folder}/rendezvous"), nprocs=workers)

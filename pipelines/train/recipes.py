@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One stretch of training, a `share` of the time budget.
+    """One stretch of training, a `share` of all scenes.
 
     Every scene is asked by `n_points` points and `n_boxes` boxes; twice `n_boxes` of them, half of
     either kind, are asked again. The learning rate and the balance of foreground go linearly from
@@ -29,9 +29,9 @@ class Phase:
 
 RECIPES: dict[str, tuple[Phase, ...]] = {
     "cpu": (
-        Phase("neck", 0.01, 320, 4, 12, 3, 1.0e-3, 1.0e-3, 0.5, 0.5, trains_trunk=False),
-        Phase("middle", 0.07, 320, 4, 12, 3, 8.0e-4, 8.0e-4, 0.5, 0.3),
-        Phase("large", 0.72, 448, 4, 12, 3, 6.0e-4, 6.0e-4, 0.3, 0.3),
+        Phase("neck", 0.015, 320, 4, 12, 3, 1.0e-3, 1.0e-3, 0.5, 0.5, trains_trunk=False),
+        Phase("middle", 0.085, 320, 4, 12, 3, 8.0e-4, 8.0e-4, 0.5, 0.3),
+        Phase("large", 0.70, 448, 4, 12, 3, 6.0e-4, 6.0e-4, 0.3, 0.3),
         Phase("settle", 0.20, 448, 4, 12, 3, 6.0e-4, 1.0e-6, 0.3, 0.3),
     ),
     # With 16 cores beside it, which make its scenes.

@@ -30,13 +30,16 @@ _LOG_EVERY_STEPS = 50
 
 @dataclass
 class Progress:
-    """Where training is: seconds and steps spent in each phase so far."""
+    """Where training is: the scenes of this phase, of all, and what they cost this process.
+
+    `cpu_s` are seconds of processors, without those of the processes that make scenes.
+    """
 
     phase: int = 0
-    phase_s: float = 0.0
-    steps: int = 0
+    phase_scenes: int = 0
     scenes: int = 0
-    total_s: float = 0.0
+    steps: int = 0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Settings:
 
     out: Path
     recipe: str
-    minutes: float
+    scenes: int
     seed: int
     device: str
     scene_workers: int = 1
@@ -80,31 +83,39 @@ class Trainer:
             if not self._run_phase(self.phases[self.progress.phase]):
                 break
             self.progress.phase += 1
-            self.progress.phase_s = 0.0
+            self.progress.phase_scenes = 0
         self.save()
 
     def _run_phase(self, phase: Phase) -> bool:
         """Train; gives whether the phase came to its end."""
         self._prepare(phase)
-        duration_s = phase.share * self.settings.minutes * 60
         saved_at = time.monotonic()
-        for batch, own_elapsed_s in _timed(self._batches(phase)):
-            elapsed_s = self._average(torch.tensor([own_elapsed_s])).item()
-            self.progress.phase_s += elapsed_s
-            self.progress.total_s += elapsed_s
-            done = min(1.0, self.progress.phase_s / duration_s)
-            metrics = self._step(phase, batch.to(self.device), done)
-            if self.progress.steps % _LOG_EVERY_STEPS == 0 and self.rank == 0:
-                numbers = {name: round(value.item(), 4) for name, value in metrics.items()}
-                logger.info(json.dumps({"phase": phase.name, **asdict(self.progress), **numbers}))
+        since_log: list[dict[str, torch.Tensor]] = []
+        cpu_s = time.process_time()
+        for batch in self._batches(phase):
+            done = self.progress.phase_scenes / (phase.share * self.settings.scenes)
+            since_log.append(self._step(phase, batch.to(self.device), min(1.0, done)))
+            self.progress.cpu_s += time.process_time() - cpu_s
+            cpu_s = time.process_time()
+            if len(since_log) == _LOG_EVERY_STEPS:
+                self._log(phase, since_log)
+                since_log.clear()
             if time.monotonic() - saved_at > _SAVE_EVERY_S:
                 self.save()
                 saved_at = time.monotonic()
-            if done >= 1:
+            if self.progress.phase_scenes >= phase.share * self.settings.scenes:
                 return True
             if self._is_call_over():
                 return False
         raise AssertionError("the stream of batches is endless")
+
+    def _log(self, phase: Phase, steps: list[dict[str, torch.Tensor]]) -> None:
+        """Write where training is, with the means of some steps' numbers."""
+        if self.rank:
+            return
+        means = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
+        numbers = {name: round(value.item(), 4) for name, value in means.items()}
+        logger.info(json.dumps({"phase": phase.name, **asdict(self.progress), **numbers}))
 
     def _prepare(self, phase: Phase) -> None:
         """Set the model to the phase's size."""
@@ -137,12 +148,14 @@ class Trainer:
         metrics = self.objective.backward(batch, torch.tensor(balance, device=self.device))
         self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        if self.progress.steps % _LOG_EVERY_STEPS == 0 and not torch.isfinite(norm):
+        if not torch.isfinite(norm):
             raise FloatingPointError(f"step {self.progress.steps}: the gradient is not finite")
         for optimizer in self.optimizers:
             optimizer.step()
         self.progress.steps += 1
-        self.progress.scenes += len(batch.images) * self.world
+        n_scenes = len(batch.images) * self.world
+        self.progress.scenes += n_scenes
+        self.progress.phase_scenes += n_scenes
         self._average_weights()
         return {"lr": torch.tensor(lr * warm_up), **metrics}
 
@@ -198,15 +211,6 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
-
-
-def _timed(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, float]]:
-    """Batches, each with the seconds since the one before: waiting for data counts."""
-    last = time.monotonic()
-    for batch in batches:
-        now = time.monotonic()
-        yield batch, now - last
-        last = now
 
 
 def trained_model(state_path: Path) -> FineSAMModel:

@@ -26,7 +26,7 @@ def tiny_recipes(monkeypatch):
 
 
 def settings(folder, **changes):
-    options = {"recipe": "cpu", "minutes": 60.0, "seed": 0, "device": "cpu", "scene_workers": 0}
+    options = {"recipe": "cpu", "scenes": 10_000, "seed": 0, "device": "cpu", "scene_workers": 0}
     return Settings(folder, **{**options, **changes})
 
 
@@ -35,7 +35,7 @@ def changed(before, after):
 
 
 def test_training_goes_through_its_phases_resumes_and_exports(tmp_path):
-    trainer = Trainer(settings(tmp_path, minutes=0.001))
+    trainer = Trainer(settings(tmp_path, scenes=8))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.run()
     names = changed(before, trainer.model.state_dict())
@@ -48,7 +48,7 @@ def test_training_goes_through_its_phases_resumes_and_exports(tmp_path):
     assert "prompt_encoder.point_embeddings.3.weight" in names
     assert not [name for name in names if "running" in name]
 
-    resumed = Trainer(settings(tmp_path, minutes=0.001))
+    resumed = Trainer(settings(tmp_path, scenes=8))
     resumed.load()
     assert resumed.progress == trainer.progress
     assert resumed.progress.phase == len(RECIPES["cpu"])
@@ -132,7 +132,7 @@ def test_training_begins_with_earlier_weights(tmp_path):
 def test_the_commands_train_and_export_a_model_that_loads(tmp_path):
     """One step a phase, by two processes."""
     state, weights = tmp_path / "work" / "state.pt", tmp_path / "nano.safetensors"
-    train = ["pipelines.train", "--out", state.parent, "--minutes", "0.01", "--workers", "2"]
+    train = ["pipelines.train", "--out", state.parent, "--scenes", "4", "--workers", "2"]
     export = ["pipelines.train.export", "--state", state, "--out", weights]
     for command in (train, export):
         subprocess.run([sys.executable, "-m", *map(str, command)], check=True, timeout=600)
