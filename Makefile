@@ -9,19 +9,22 @@ ALONE := sam2==1.1.0 iopath portalocker supervision pydeprecate defusedxml
 # Who reads our exports. They bring other versions of what we use: apart, for tests that ask them.
 FORMATS := datumaro==1.13.* label-studio-sdk==2.1.* supervision>=0.27 datasets>=4
 
-.PHONY: demo test test-slow test-formats lint bench clean
+# Two processes share the tests, a file each; tests of a file share what they made.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test test-all test-large lint bench clean
 
 demo: .venv/.demo  ## segment real photos with the built-in model; look at demo/*.png
 	$(BIN)/python -m pipelines.demo --out demo
 
-test: .venv/.dev  ## the test suite, without network and GPU
-	$(BIN)/python -m pytest
+test: .venv/.dev  ## the test suite, without network and GPU: minutes
+	$(PYTEST)
 
-test-slow: .venv/.dev  ## tests of published sizes and large images: minutes, up to 16 GB
-	$(BIN)/python -m pytest -m slow
+test-all: .venv/.dev .venv-formats/.done  ## also what takes long, and exports as others' libraries read them
+	$(PYTEST) -m 'not gpu and not large'
 
-test-formats: .venv/.dev .venv-formats/.done  ## exports as others' libraries read them
-	$(BIN)/python -m pytest tests/exports
+test-large: .venv/.dev  ## tests of published sizes and large images: up to 16 GB
+	$(BIN)/python -m pytest -m large
 
 lint: .venv/.dev  ## style and types
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 `python consumers.py READER FOLDER` prints JSON: for each image, by its name there without suffix,
 the masks that the library makes of it, as COCO counts. These libraries bring other versions of
-what we use (and a second OpenCV), so `make test-formats` installs them apart.
+what we use (and a second OpenCV), so `make test-all` installs them apart.
 """
 
 import json

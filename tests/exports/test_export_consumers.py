@@ -1,4 +1,4 @@
-"""Exports as others' libraries read them, each in its own version: `make test-formats`."""
+"""Exports as others' libraries read them, each in its own version: `make test-all`."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-formats" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("consumers.py")
 
-pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="made by make test-formats")
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="made by make test-all")
 
 FLAT = [row for row in rows() if "/" not in row.image_id]
 ALL = {row.image_id.rpartition(".")[0]: row for row in rows() if row.height is not None}
