@@ -12,7 +12,7 @@ import shutil
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from amg.errors import OutputError, StorageError
 from amg.exports.rendering import Document, Records
 from amg.storage.access import is_passing
 from amg.storage.failpoints import reach
+from amg.storage.staging import fill, move, staging
 
 _STATE = ".amg-export"
 _IDENTITY = "export.json"
@@ -93,16 +94,19 @@ class Folder:
 
     def compose(self, document: Document, parts: Sequence[int], name: str) -> None:
         """Make a document of the records of some parts."""
-        with self._building(self.root / name) as file:
-            if document.member is None:
-                self._fill(file, document.pieces, parts)
-            else:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                    # Without the time of day, so that equal exports have equal bytes.
-                    info = zipfile.ZipInfo(document.member)
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    with archive.open(info, "w", force_zip64=True) as member:
-                        self._fill(member, document.pieces, parts)
+        path = self.root / name
+        with _errors(path), self._staging() as staged:
+            with staged.open("wb") as file:
+                if document.member is None:
+                    self._join(file, document.pieces, parts)
+                else:
+                    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                        # Without the time of day, so that equal exports have equal bytes.
+                        info = zipfile.ZipInfo(document.member)
+                        info.compress_type = zipfile.ZIP_DEFLATED
+                        with archive.open(info, "w", force_zip64=True) as member:
+                            self._join(member, document.pieces, parts)
+            move(staged, path)
 
     def forget(self, part: int, names: Sequence[str]) -> None:
         """Delete a part's records, when no document needs them any more."""
@@ -135,7 +139,7 @@ class Folder:
                 return None
             return found["counts"] if all((self.root / n).is_file() for n in documents) else None
 
-    def _fill(self, file: Any, pieces: Sequence[bytes | Records], parts: Sequence[int]) -> None:
+    def _join(self, file: Any, pieces: Sequence[bytes | Records], parts: Sequence[int]) -> None:
         for piece in pieces:
             if isinstance(piece, bytes):
                 file.write(piece)
@@ -144,26 +148,13 @@ class Folder:
             _join([path for path in sources if path.stat().st_size], piece.separator, file)
 
     def _write(self, path: Path, data: bytes) -> None:
-        with self._building(path, durable=False) as file:
-            file.write(data[: len(data) // 2])
-            reach("export.half_written")
-            file.write(data[len(data) // 2 :])
+        with _errors(path), self._staging() as staged:
+            fill(staged, data, lambda step: reach(f"export.{step}"))
+            move(staged, path, durable=False)
 
-    @contextmanager
-    def _building(self, path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-        """A file that is built among our notes, and then moved to its place."""
-        staged = self._state / f"{uuid.uuid4().hex}.partial"
-        with _errors(path):
-            try:
-                with staged.open("wb") as file:
-                    yield file
-                    if durable:
-                        file.flush()
-                        os.fsync(file.fileno())
-                _move(staged, path)
-            finally:
-                with suppress(OSError):
-                    staged.unlink(missing_ok=True)
+    def _staging(self) -> AbstractContextManager[Path]:
+        """A place among our notes to build a file at."""
+        return staging(self._state / f"{uuid.uuid4().hex}.partial")
 
     def _has_others(self) -> bool:
         return self.root.exists() and any(path.name != _STATE for path in self.root.iterdir())
@@ -173,14 +164,6 @@ class Folder:
 
     def _records(self, part: int, name: str) -> Path:
         return self._state / f"{part:05d}.{name}"
-
-
-def _move(staged: Path, path: Path) -> None:
-    try:
-        staged.replace(path)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged.replace(path)
 
 
 def _join(sources: Sequence[Path], separator: bytes, target: BinaryIO) -> None:

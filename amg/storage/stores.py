@@ -10,7 +10,8 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -20,6 +21,7 @@ from amg.errors import StorageError
 from amg.storage.access import connect, is_passing
 from amg.storage.failpoints import reach
 from amg.storage.retry import with_backoff
+from amg.storage.staging import fill, move, staging
 from amg.storage.urls import local_path, scheme_of, shown
 
 _AT_ONCE = 16  # requests under way where many small files are read or deleted
@@ -155,22 +157,12 @@ class LocalStorage:
         staged = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
         with self._errors("create", name):
             path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with staging(staged):
             yield staged
-        finally:
-            with suppress(OSError):  # gc finds it
-                staged.unlink(missing_ok=True)
 
     def publish(self, staged: Path, name: str) -> None:
-        target = self.root / name
         with self._errors("write", name):
-            if staged.exists() or not target.exists():  # else it was moved, and the rest failed
-                with staged.open("rb") as file:
-                    os.fsync(file.fileno())
-                _reach(name, "synced")
-                staged.replace(target)
-            _sync_folder(target.parent)
-            _reach(name, "renamed")
+            move(staged, self.root / name, partial(_reach, name))
 
     def open(self, name: str) -> BinaryIO:
         with self._errors("read", name):
@@ -180,12 +172,8 @@ class LocalStorage:
         return LocalFileSystem(), str(self.root)
 
     def _fill(self, staged: Path, name: str, data: bytes) -> None:
-        with self._errors("write", name), staged.open("wb") as file:
-            _reach(name, "begun")
-            file.write(data[: len(data) // 2])
-            file.flush()
-            _reach(name, "half_written")
-            file.write(data[len(data) // 2 :])
+        with self._errors("write", name):
+            fill(staged, data, partial(_reach, name))
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
@@ -317,12 +305,3 @@ def _file_size(entry: "os.DirEntry[str]") -> int | None:
         return entry.stat().st_size if entry.is_file() else None
     except FileNotFoundError:
         return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
