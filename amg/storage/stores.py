@@ -33,6 +33,9 @@ class Storage(Protocol):
     address: str
     """What `open_storage` takes, wherever it is called."""
 
+    local_folder: Path | None
+    """The folder itself where a file system of this machine has it, None on an object store."""
+
     def url(self, name: str = "") -> str:
         """Where a file is, for people."""
         ...
@@ -100,6 +103,7 @@ class LocalStorage:
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
         self.address = str(self.root)
+        self.local_folder: Path | None = self.root
 
     def url(self, name: str = "") -> str:
         return str(self.root / name)
@@ -189,6 +193,7 @@ class ObjectStorage:
 
     def __init__(self, url: str) -> None:
         self.address = url
+        self.local_folder: Path | None = None
         self._shown = shown(url).rstrip("/")
         # Listings must not be cached: other processes write here.
         self._fs, root = connect(url, use_listings_cache=False)

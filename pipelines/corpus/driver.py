@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from amg.errors import AmgError, InterruptedRunError, ShardError, StorageError
 from amg.runs.folder import Commit, Plan, Tally, attempt_file
 from amg.runs.planned import PlannedInputs
-from amg.storage.stores import LocalStorage, Storage
+from amg.storage.stores import Storage
 from pipelines.corpus.commit import (
     EventLog,
     commit_shard,
@@ -280,7 +280,7 @@ class Driver:
         self._storage_fails_since = self._storage_fails_since or now
         # A disk of the run's own folder that is full is so for everyone; others have their own.
         lasting = isinstance(error, StorageError) and not error.passing
-        if lasting and isinstance(self._storage, LocalStorage):
+        if lasting and self._storage.local_folder is not None:
             raise error
         if now - self._storage_fails_since > _STORAGE_PATIENCE_S:
             raise StorageError(f"no shard could be written for {_STORAGE_PATIENCE_S:g} s: {error}")

@@ -23,7 +23,7 @@ from amg.evaluate.table import Listing, notes, result_listings
 from amg.runs.events import RunTimes, read_times
 from amg.runs.folder import PAGE, Commit, Plan, read_commits, require_plan
 from amg.runs.shards import read_metadata
-from amg.storage.stores import LocalStorage, Storage, open_storage
+from amg.storage.stores import Storage, open_storage
 from amg.storage.urls import local_path, scheme_of, shown
 from amg.view.report import DEFAULT_IMAGES, Watch, words
 from amg.view.report.calibration import draw_calibration
@@ -104,11 +104,11 @@ def write_report(
 def _target(storage: Storage, folder: str | os.PathLike[str] | None) -> Path:
     """Where the report goes. Raises ConfigError for no local place, OutputError for one in use."""
     if folder is None:
-        if not isinstance(storage, LocalStorage):
+        if storage.local_folder is None:
             raise ConfigError(
                 f"--out: give a folder here; the run is on a storage, {storage.url()}"
             )
-        target = storage.root / PAGE
+        target = storage.local_folder / PAGE
     elif scheme_of(os.fspath(folder)):
         raise ConfigError(f"--out {shown(os.fspath(folder))!r}: a report goes to a local folder")
     else:
