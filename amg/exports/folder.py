@@ -16,12 +16,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
-
 from amg.errors import OutputError, StorageError
 from amg.exports.rendering import Document, Records
 from amg.storage.access import is_passing
 from amg.storage.failpoints import reach
+from amg.storage.locks import LockTakenError, take_lock
 from amg.storage.staging import fill, move, staging
 
 _STATE = ".amg-export"
@@ -50,15 +49,16 @@ class Folder:
                 other = ", ".join(_differences(found, dict(identity)))
                 raise OutputError(f"{self.root}: holds another export ({other})")
             self._state.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self._state / "lock", timeout=0):
-                for left in self._state.glob("*.partial"):
-                    left.unlink()
-                if found is None:
-                    self._write(self._state / _IDENTITY, _to_json(identity))
-                yield
-        except Timeout:
-            raise OutputError(f"{self.root}: another process exports to it") from None
+            try:
+                lock = take_lock(self._state / "lock")
+            except LockTakenError:
+                raise OutputError(f"{self.root}: another process exports to it") from None
+        with lock:
+            for left in self._state.glob("*.partial"):
+                left.unlink()
+            if found is None:
+                self._write(self._state / _IDENTITY, _to_json(identity))
+            yield
 
     def write(self, name: str, data: bytes) -> None:
         """Write one of many files: whole or not at all; on the disk once its part is done."""

@@ -10,12 +10,9 @@ shard has one commit, and the last one written counts.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import math
-import os
-import socket
 import threading
 import time
 import uuid
@@ -25,7 +22,8 @@ from pathlib import Path
 from typing import IO
 
 from amg.errors import AmgError, InterruptedRunError, RunInUseError, StorageError
-from amg.storage.stores import LocalStorage, Storage
+from amg.storage.locks import LockTakenError, require_free, signature, take_lock
+from amg.storage.stores import Storage
 
 logger = logging.getLogger(__name__)
 _PLANNING = "planning"
@@ -58,7 +56,8 @@ def hold_planning_lease(storage: Storage) -> Iterator[None]:
 
 @contextmanager
 def _held(storage: Storage, name: str) -> Iterator["Lease"]:
-    lease = _FileLock(storage) if isinstance(storage, LocalStorage) else _ObjectLease(storage)
+    folder = storage.local_folder
+    lease = _ObjectLease(storage) if folder is None else _FileLease(storage, folder)
     lease.acquire(name)
     try:
         yield lease
@@ -80,10 +79,6 @@ def _conflicts(mine: str, other: str) -> bool:
     return mine == other or mine.partition("-of-")[2] != other.partition("-of-")[2]
 
 
-def _holder() -> str:
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
-
-
 def _refuse(storage: Storage, holder: str) -> RunInUseError:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         values = json.loads(holder)
@@ -93,48 +88,30 @@ def _refuse(storage: Storage, holder: str) -> RunInUseError:
     )
 
 
-class _FileLock(Lease):
-    def __init__(self, storage: LocalStorage) -> None:
+class _FileLease(Lease):
+    def __init__(self, storage: Storage, folder: Path) -> None:
         self._storage = storage
-        self._folder = storage.root / ".leases"
+        self._folder = folder / ".leases"
         self._file: IO[bytes] | None = None
 
     def acquire(self, name: str) -> None:
+        at = self._folder
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._lock(self._folder / f"{name}.lock")
+            self._file = take_lock(self._folder / f"{name}.lock")
+            for at in self._folder.glob("*.lock"):
+                if at.stem != name and _conflicts(name, at.stem):
+                    require_free(at)
+        except LockTakenError as error:
+            self.release()
+            raise _refuse(self._storage, error.holder) from None
         except OSError as error:
-            raise StorageError(f"cannot lock {self._folder}: {error.strerror}") from error
-        if self._file is None:
-            raise _refuse(self._storage, (self._folder / f"{name}.lock").read_text())
-        with contextlib.suppress(OSError):  # who holds it is only for the other's message
-            self._file.truncate(0)
-            self._file.write(_holder().encode())
-        for path in self._folder.glob("*.lock"):
-            if path.stem != name and _conflicts(name, path.stem):
-                try:
-                    other = self._lock(path)
-                except OSError as error:
-                    self.release()
-                    raise StorageError(f"cannot lock {path}: {error.strerror}") from error
-                if other is None:
-                    self.release()
-                    raise _refuse(self._storage, path.read_text())
-                other.close()
+            self.release()
+            raise StorageError(f"cannot lock {at}: {error.strerror}") from error
 
     def release(self) -> None:
         if self._file is not None:
             self._file.close()
-
-    @staticmethod
-    def _lock(path: Path) -> IO[bytes] | None:
-        file = path.open("ab", buffering=0)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        return file
 
 
 class _ObjectLease(Lease):
@@ -183,7 +160,7 @@ class _ObjectLease(Lease):
             return True  # not understood: not ours to break
 
     def _content(self) -> bytes:
-        values = {**json.loads(_holder()), "owner": self._owner, "until": time.time() + LEASE_S}
+        values = {**json.loads(signature()), "owner": self._owner, "until": time.time() + LEASE_S}
         return json.dumps(values).encode()
 
     def _renew(self) -> None:

@@ -18,8 +18,6 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from filelock import FileLock, Timeout
-
 from amg.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -98,16 +96,16 @@ def exclusive(path: Path) -> Iterator[None]:
 
     The system lets go of the lock of a process that dies.
     """
-    lock = FileLock(path)
+    # Windows has no such locks: there, only this is missing.
+    from amg.storage.locks import LockTakenError, take_lock  # noqa: PLC0415
+
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock = take_lock(path)
+    except LockTakenError:
         logger.info("waiting for another process that holds %s", path)
-        lock.acquire()
-    try:
+        lock = take_lock(path, wait=True)
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _fetch(url: str, partial: Path) -> None:

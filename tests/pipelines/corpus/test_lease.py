@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_locked_is_a_storage_error(tmp_path, monkeypatch
     def no_locks(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("pipelines.corpus.lease.fcntl.flock", no_locks)
+    monkeypatch.setattr("amg.storage.locks.fcntl.flock", no_locks)
     with pytest.raises(StorageError, match="No locks available"):
         hold_lease(open_storage(tmp_path)).__enter__()
 
@@ -154,7 +154,8 @@ def test_a_full_disk_does_not_keep_anybody_from_locking(tmp_path, monkeypatch):
     def full():
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.corpus.lease._holder", full)
+    monkeypatch.setattr("amg.storage.locks.signature", full)
+    monkeypatch.setattr("amg.storage.locks._PATIENCE_S", 0.1)
     with hold_lease(storage):
         assert not _is_free(storage)
     assert _is_free(storage)
