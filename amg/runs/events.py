@@ -1,14 +1,51 @@
-"""What a run's log of events says of its time."""
+"""A run's log of events: what its driver writes down, and what that says of its time."""
 
 import json
+import logging
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from amg.runs.folder import EVENTS
+from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, read_all
 
+logger = logging.getLogger(__name__)
+_PARTS = "events"
 _KINDS = {"time": int | float, "session": str, "event": str}
+
+
+class EventLog:
+    """What happened, a JSON object a line: events.jsonl, on object stores parts under events/."""
+
+    _FLUSH_S = 15.0
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self._session = storage, uuid.uuid4().hex[:8]
+        self._lines: list[str] = []
+        self._n_parts = 0
+        self._flushed_at = time.monotonic()
+
+    def log(self, event: str, **values: object) -> None:
+        """Add an event."""
+        now = round(time.time(), 3)
+        line = json.dumps({"time": now, "session": self._session, "event": event, **values})
+        logger.info("%s", line)
+        if not with_backoff(lambda: self._storage.append(EVENTS, line)):
+            self._lines.append(line)
+            if time.monotonic() - self._flushed_at > self._FLUSH_S:
+                self.flush()
+
+    def flush(self) -> None:
+        """Make all events so far durable."""
+        self._flushed_at = time.monotonic()
+        if self._lines:
+            data = "".join(f"{line}\n" for line in self._lines).encode()
+            name = f"{_PARTS}/{self._session}-{self._n_parts:05d}.jsonl"
+            with_backoff(lambda: self._storage.write(name, data))
+            self._lines, self._n_parts = [], self._n_parts + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +70,7 @@ class RunTimes:
 
 def read_events(storage: Storage) -> Iterator[dict[str, Any]]:
     """The events of a run in the order in which they were written; lines cut short are left out."""
-    names = [EVENTS, *(f"events/{name}" for name in sorted(storage.list("events")))]
+    names = [EVENTS, *(f"{_PARTS}/{name}" for name in sorted(storage.list(_PARTS)))]
     for data in read_all(storage, names):
         for line in (data or b"").splitlines():
             try:

@@ -1,16 +1,12 @@
-"""What makes a shard count: its commit, written by the driver alone; and the log of events."""
+"""What makes a shard count: its commit, written by the driver alone."""
 
 import json
-import logging
-import time
-import uuid
 from collections.abc import Iterable
 
 from amg.errors import ShardError
 from amg.runs.folder import (
     ATTEMPTS,
     DATA,
-    EVENTS,
     REPORT,
     SUCCESS,
     Commit,
@@ -23,8 +19,6 @@ from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, read_all
 from pipelines.corpus.lease import Lease
 from pipelines.corpus.messages import Progress, ShardResult
-
-logger = logging.getLogger(__name__)
 
 
 def commit_shard(storage: Storage, lease: Lease, plan: Plan, result: ShardResult) -> Commit:
@@ -99,34 +93,3 @@ def _read_mark(data: bytes) -> Progress:
         return Progress(values["attempt"], tuple(int(i) for i in values["in_flight"]))
     except (ValueError, KeyError, TypeError):
         return Progress("")
-
-
-class EventLog:
-    """What happened, a JSON object a line: events.jsonl, on object stores parts under events/."""
-
-    _FLUSH_S = 15.0
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage, self._session = storage, uuid.uuid4().hex[:8]
-        self._lines: list[str] = []
-        self._n_parts = 0
-        self._flushed_at = time.monotonic()
-
-    def log(self, event: str, **values: object) -> None:
-        """Add an event."""
-        now = round(time.time(), 3)
-        line = json.dumps({"time": now, "session": self._session, "event": event, **values})
-        logger.info("%s", line)
-        if not with_backoff(lambda: self._storage.append(EVENTS, line)):
-            self._lines.append(line)
-            if time.monotonic() - self._flushed_at > self._FLUSH_S:
-                self.flush()
-
-    def flush(self) -> None:
-        """Make all events so far durable."""
-        self._flushed_at = time.monotonic()
-        if self._lines:
-            data = "".join(f"{line}\n" for line in self._lines).encode()
-            name = f"events/{self._session}-{self._n_parts:05d}.jsonl"
-            with_backoff(lambda: self._storage.write(name, data))
-            self._lines, self._n_parts = [], self._n_parts + 1

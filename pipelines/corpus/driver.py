@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from amg.errors import AmgError, InterruptedRunError, ShardError, StorageError
+from amg.runs.events import EventLog
 from amg.runs.folder import Commit, Plan, Tally, attempt_file
 from amg.runs.planned import PlannedInputs
 from amg.storage.stores import Storage
 from pipelines.corpus.commit import (
-    EventLog,
     commit_shard,
     forget_attempts,
     lost_attempts,

@@ -1,10 +1,10 @@
-"""What the log of events says of a run's time."""
+"""The log of events: it is read as it was written, and says what a run's time went into."""
 
 import json
 
 import pytest
 
-from amg.runs.events import RunTimes, read_events, read_times
+from amg.runs.events import EventLog, RunTimes, read_events, read_times
 
 
 def _line(time, session, event, **values):
@@ -29,6 +29,19 @@ def test_sessions_beside_each_other_count_their_time_once(storage):
     storage.write("events/0000000a-00001.jsonl", "\n".join(LINES[4:]).encode())
     assert read_times(storage) == RunTimes(100.0, 205.0, 20.0, 60, 3)
     assert read_times(storage).images_per_s == 3.0
+
+
+def test_what_is_written_is_read(storage):
+    storage.write("plan.json", b"")
+    for n in (1, 2):
+        log = EventLog(storage)
+        log.log("started", shards=n)
+        log.log("ended", failed={"3": "why"})
+        log.flush()
+    events = list(read_events(storage))
+    assert sorted(event.get("shards", 0) for event in events) == [0, 0, 1, 2]
+    assert len({event["session"] for event in events}) == 2
+    assert {event["event"]: event.get("failed") for event in events}["ended"] == {"3": "why"}
 
 
 def test_a_local_log_is_one_file(storage):
