@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amg.errors import ConfigError, ImageError, StorageError
+from amg.inputs.files import open_file
 from amg.inputs.tables import ArrowFile, open_table
-from amg.storage.access import open_file
 from amg.storage.urls import scheme_of
 
 _CHUNK_BYTES = 64 * 2**20

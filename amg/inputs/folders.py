@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from amg.errors import ConfigError, ImageError, StorageError
-from amg.storage.access import connect, local_fault, remote_fault
+from amg.inputs.faults import local_fault, remote_fault
+from amg.storage.access import connect
 from amg.storage.urls import as_text, shown
 
 # fmt: off

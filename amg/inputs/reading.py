@@ -5,8 +5,9 @@ from pathlib import Path
 
 from amg.errors import ImageError, StorageError
 from amg.inputs.cells import read_cell
+from amg.inputs.faults import local_fault
+from amg.inputs.files import read_range
 from amg.inputs.sources import ImageSource
-from amg.storage.access import local_fault, read_range
 from amg.storage.urls import folder_of, from_bytes, join, scheme_of, shown
 
 MAX_BYTES = 2**32

@@ -11,6 +11,8 @@ from pathlib import Path
 from stat import S_ISDIR
 
 from amg.errors import AmgError, ConfigError, ImageError, StorageError
+from amg.inputs.faults import remote_fault
+from amg.inputs.files import buffered, open_file
 from amg.inputs.folders import (
     EVERYTHING,
     IMAGE_SUFFIXES,
@@ -28,7 +30,7 @@ from amg.inputs.folders import (
 )
 from amg.inputs.tables import TABLE_SUFFIXES, SourceOptions, list_rows
 from amg.inputs.tars import PACKED_SUFFIXES, list_members
-from amg.storage.access import buffered, connect, missing_package, open_file, remote_fault
+from amg.storage.access import connect, missing_package
 from amg.storage.urls import (
     absolute,
     folder_of,

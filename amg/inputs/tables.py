@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from amg.errors import ConfigError, ImageError, StorageError
-from amg.storage.access import StorageFile
+from amg.inputs.files import StorageFile
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 URI_NAMES = ("uri", "url", "path", "file_name", "image_path")

@@ -9,9 +9,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from amg import ImageError
 from amg.errors import StorageError
+from amg.inputs.faults import remote_fault
 from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource, list_sources
-from amg.storage.access import remote_fault
 
 
 def source_of(location, **fields):

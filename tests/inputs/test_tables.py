@@ -128,7 +128,7 @@ def test_only_the_rows_near_by_are_read(tmp_path, monkeypatch):
     read = []
     readinto = cells.open_file.__globals__["StorageFile"].readinto
     monkeypatch.setattr(
-        "amg.storage.access.StorageFile.readinto",
+        "amg.inputs.files.StorageFile.readinto",
         lambda self, buffer: read.append(readinto(self, buffer)) or read[-1],
     )
     sources = list_all(tmp_path / "a.parquet", id_column="id")

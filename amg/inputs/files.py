@@ -1,0 +1,127 @@
+"""Files of this machine and of storages, opened for reading; their failures are our errors."""
+
+import io
+import os
+import stat
+from pathlib import Path
+from typing import IO, Any
+
+from amg.errors import ImageError, StorageError
+from amg.inputs.faults import fault, local_fault, remote_fault
+from amg.storage.access import connect, http_status, is_known
+from amg.storage.urls import scheme_of, shown
+
+_REMOTE_BLOCK_BYTES = 8 * 2**20
+
+
+def read_range(url: str, start: int, end: int) -> bytes:
+    """The bytes of a remote file from `start` up to `end`, fewer if it is shorter.
+
+    Raises ImageError or StorageError (see `remote_fault`).
+    """
+    try:
+        if not is_known(url):
+            raise ImageError("missing", f"unknown scheme {scheme_of(url)!r}")
+        files, path = connect(url)
+        data: Any = files.cat_file(path, start=start, end=end)
+    except Exception as error:  # every storage has its own: see remote_fault
+        if start == 0 and http_status(error) == 416:
+            return b""  # an empty file has no range at all
+        raise remote_fault(error, url) from None  # its text may quote the URL with its secrets
+    return data if isinstance(data, bytes) else bytes(data)
+
+
+def open_file(location: str) -> "StorageFile":
+    """Open a local or remote file for reading at any place.
+
+    Raises ImageError or StorageError, now and when it is read; ConfigError as `connect`.
+    """
+    if not scheme_of(location):
+        return _open_local(location)
+    files, path = connect(location)
+    try:
+        # Readers of Parquet have buffers of their own; the others get one from `buffered`.
+        file: Any = files.open(path, "rb", cache_type="none", block_size=_REMOTE_BLOCK_BYTES)
+        size = getattr(file, "size", None)
+    except Exception as error:  # every storage has its own: see remote_fault
+        raise remote_fault(error, location) from None
+    return StorageFile(file, location, size)
+
+
+def _open_local(path: str) -> "StorageFile":
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+            raise ImageError("decode_error", "not a regular file")
+        file = Path(path).open("rb")  # noqa: SIM115 - the wrapper closes it
+    except (OSError, ValueError) as error:
+        raise local_fault(error, path) from error
+    return StorageFile(file, path, os.fstat(file.fileno()).st_size)
+
+
+class StorageFile(io.RawIOBase):
+    """An open file whose failures are our errors, so that libraries above cannot blur them.
+
+    `size_bytes` is None where the storage does not tell.
+    """
+
+    def __init__(self, file: IO[bytes], location: str, size_bytes: int | None) -> None:
+        super().__init__()
+        self._file = file
+        self._location = location
+        self.size_bytes = size_bytes
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the file is on this machine, and has a descriptor."""
+        return not scheme_of(self._location)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer, less at the end of the file.
+
+        Raises StorageError if the storage fails, or gives less than it has.
+        """
+        view = memoryview(buffer)
+        try:
+            at = self._file.tell()
+            data = self._file.read(len(view))
+        except Exception as error:  # every storage has its own: see remote_fault
+            raise fault(error, self._location) from None
+        if self.size_bytes is not None and len(data) < min(len(view), self.size_bytes - at):
+            raise StorageError(f"{shown(self._location)}: {len(data)} bytes at {at}, cut short")
+        view[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to a place; io.UnsupportedOperation where a server sends from the start only."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError) as error:
+            raise io.UnsupportedOperation("the server gives no ranges of this file") from error
+
+    def tell(self) -> int:
+        """The place in the file, in bytes."""
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always: a server without ranges is found out by `seek`."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor of a local file."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Close the file below too."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def buffered(file: StorageFile, local_bytes: int = 2**16) -> io.BufferedReader:
+    """For reading small pieces with few requests; `local_bytes` at once from this machine."""
+    return io.BufferedReader(file, local_bytes if file.is_local else _REMOTE_BLOCK_BYTES)
