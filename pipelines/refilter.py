@@ -35,7 +35,7 @@ from amg.runs.schema import FAILED, SCHEMA_VERSION, ImageRow
 from amg.runs.shards import read_shard
 from amg.storage.access import is_passing
 from amg.storage.stores import Storage, open_storage
-from pipelines.corpus.driver import Watch
+from pipelines.corpus.driver import OnState
 from pipelines.corpus.lease import hold_lease, hold_planning_lease
 from pipelines.corpus.messages import Progress, ShardResult, ShardTask, WorkerSetup
 from pipelines.corpus.plan import as_yaml, clear, decisive, differences, fingerprint
@@ -79,7 +79,7 @@ def refilter_run(
     approximate: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
-    watch: Watch = lambda _: None,
+    watch: OnState = lambda _: None,
 ) -> RunReport:
     """Make the run `out` of the rows of `source`, with some parameters of its generator changed.
 

@@ -4,7 +4,7 @@ Source: "Contour Detection and Hierarchical Image Segmentation" (2011), section 
 benchmark's published code. What differs is in docs/evaluation.md.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from amg.evaluate.bsds_truth import read_drawings
 from amg.evaluate.edge_map import read_edge_map
 from amg.evaluate.results import EdgeScore
 from amg.ops.processes import map_in_processes, workers_for
+from amg.runs.watching import OnImages
 
 N_THRESHOLDS = 99
 TOLERANCE = 0.0075
@@ -64,17 +65,17 @@ class EdgeCounts:
 
 
 def score_edge_maps(
-    pairs: Sequence[tuple[Path, Path]], workers: int | None, watch: Callable[[int], None]
+    pairs: Sequence[tuple[Path, Path]], workers: int | None, watch: OnImages
 ) -> EdgeScore:
     """Score edge maps, each with its photo's file of drawings.
 
-    `watch` hears how many are done. Raises EvaluationError for files that cannot be compared.
+    Raises EvaluationError for files that cannot be compared.
     """
     counts = []
     n_workers = workers_for(len(pairs), workers)
     for count in map_in_processes(_score_files, iter(pairs), n_workers):
         counts.append(count)
-        watch(len(counts))
+        watch(len(counts), len(pairs))
     return summarise_edges(counts)
 
 

@@ -1,6 +1,6 @@
 """How good a run is: what to compare it with is seen from the path that is given."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,9 +20,9 @@ from amg.evaluate.runs import RowPlace, RunJudge, compare_shard, summarise_compa
 from amg.evaluate.shards import ImageScore, image_ids_by_file, score_run
 from amg.runs.folder import PLAN
 from amg.runs.results import RunResults, open_run
+from amg.runs.watching import OnImages
 from amg.storage.stores import open_storage
 
-Watch = Callable[[int, int], None]
 Score = TypeVar("Score")
 
 
@@ -42,7 +42,7 @@ _DEFAULTS = Options()
 
 
 def evaluate(
-    out: str, against: str, options: Options = _DEFAULTS, watch: Watch = lambda done, of: None
+    out: str, against: str, options: Options = _DEFAULTS, watch: OnImages = lambda done, of: None
 ) -> Evaluation:
     """Compare a run, or a folder of edge maps, with a ground truth or another run.
 
@@ -82,7 +82,7 @@ class _Work:
     ids_by_file: Mapping[str, Sequence[str]]
     against: str
     options: Options
-    watch: Watch
+    watch: OnImages
 
     @property
     def image_ids(self) -> Iterator[str]:
@@ -173,13 +173,13 @@ def _evaluate_run(work: _Work) -> Evaluation:
     return work.report("run", partners, images, comparison=summarise_comparisons(scores))
 
 
-def _evaluate_edges(out: str, against: str, options: Options, watch: Watch) -> Evaluation:
+def _evaluate_edges(out: str, against: str, options: Options, watch: OnImages) -> Evaluation:
     maps = {path.stem: path for path in sorted(Path(out).glob("*.png"))}
     if not maps:
         raise EvaluationError(f"{out} holds neither a run nor edge maps (.png)")
     partners = find_partners(maps, list_bsds(Path(against)))
     pairs = [(maps[image_id], truth) for image_id, truth in partners.by_id.items()]
-    score = score_edge_maps(pairs, options.workers, lambda done: watch(done, len(pairs)))
+    score = score_edge_maps(pairs, options.workers, watch)
     return Evaluation(
         kind="edges",
         out=out,

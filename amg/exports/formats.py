@@ -9,16 +9,17 @@ from pydantic import BaseModel, ValidationError
 from amg.errors import ConfigError
 from amg.exports.coco import Coco
 from amg.exports.cvat import Cvat
-from amg.exports.export import Export, ExportReport, Progress
 from amg.exports.label_map import LabelMap
 from amg.exports.label_studio import LabelStudio
 from amg.exports.panoptic import Panoptic
+from amg.exports.parts import Export, ExportReport
 from amg.exports.png import Png
 from amg.exports.rendering import Format
 from amg.exports.sa1b import Sa1b
 from amg.exports.walk import Selection
 from amg.exports.yolo import Yolo
 from amg.runs.results import RunResults, open_run
+from amg.runs.watching import OnImages
 from amg.storage.urls import local_path, scheme_of
 
 FORMATS: dict[str, type[Format]] = {
@@ -38,7 +39,7 @@ def export(
     to: str,
     out: str | os.PathLike[str],
     *,
-    progress: Progress = lambda done, total: None,
+    progress: OnImages = lambda done, total: None,
     **options: Any,
 ) -> ExportReport:
     """Write the masks of a run, open or not, into the local folder `out` in a format of `FORMATS`.

@@ -71,7 +71,8 @@ class RunState:
     n_shards_left: int
 
 
-Watch = Callable[[RunState], None]
+OnState = Callable[[RunState], object]
+"""Told how a run goes."""
 
 
 class Driver:
@@ -121,7 +122,7 @@ class Driver:
         self.stopped = self.stopped or reason
         self._stop_at = time.monotonic() + drain_s
 
-    def run(self, engine: Engine, watch: Watch) -> None:
+    def run(self, engine: Engine, watch: OnState) -> None:
         """Work until nothing is left, or the run is stopped; then close the engine.
 
         Raises StorageError where the run's folder keeps failing, InterruptedRunError where workers

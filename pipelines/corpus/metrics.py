@@ -1,10 +1,10 @@
 """A run's state for Prometheus: `amg run --metrics-port 9400`, with the extra `metrics`."""
 
 from amg.errors import ConfigError
-from pipelines.corpus.driver import RunState, Watch
+from pipelines.corpus.driver import OnState, RunState
 
 
-def serve_metrics(port: int) -> Watch:
+def serve_metrics(port: int) -> OnState:
     """Serve metrics on a port of all addresses; give what keeps them up to date.
 
     Raises ConfigError where prometheus_client is missing or the port is taken.

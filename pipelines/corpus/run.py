@@ -27,7 +27,7 @@ from amg.runs.folder import (
 from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, open_storage
 from pipelines.corpus.commit import finish
-from pipelines.corpus.driver import Driver, Watch
+from pipelines.corpus.driver import Driver, OnState
 from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
 from pipelines.corpus.messages import MakeGenerator, WorkerSetup
@@ -92,7 +92,7 @@ class Run:
         self._overwrite, self._slice = overwrite, slice_
         self._make_generator = make_generator
 
-    def execute(self, watch: Watch = lambda _: None) -> RunReport:
+    def execute(self, watch: OnState = lambda _: None) -> RunReport:
         """Segment every planned image that has no committed row yet; `watch` sees how it goes.
 
         SIGINT and SIGTERM end it early and in order: what is committed stays, the next run goes
@@ -119,7 +119,7 @@ def retry_failed(
     *,
     change: Callable[[Config], Config] = lambda config: config,
     make_generator: MakeGenerator = make_generator,
-    watch: Watch = lambda _: None,
+    watch: OnState = lambda _: None,
 ) -> RunReport:
     """Do the failed rows of a run's committed shards again; good rows are taken over unchanged.
 
@@ -177,7 +177,7 @@ def work(
     setup: WorkerSetup,
     commits: dict[int, Commit],
     todo: list[int],
-    watch: Watch,
+    watch: OnState,
     signals: "Signals",
     earlier_files: dict[int, str] | None = None,
 ) -> RunReport:

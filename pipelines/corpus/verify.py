@@ -1,7 +1,7 @@
 """Is a run's folder what it claims to be? Every committed byte is looked at again."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -14,6 +14,7 @@ from amg.runs.folder import SUCCESS, Commit, Plan, Tally, read_commits, require_
 from amg.runs.planned import PlannedInputs
 from amg.runs.schema import ImageRow
 from amg.runs.shards import read_shard
+from amg.runs.watching import OnItems
 from amg.storage.stores import open_storage
 
 _SHOWN_PER_SHARD = 5
@@ -31,7 +32,7 @@ class Verdict:
 def verify(
     out: str,
     workers: int | None = 1,
-    watch: Callable[[int, int, str], None] = lambda done, of, what: None,
+    watch: OnItems = lambda done, of, what: None,
 ) -> Iterator[Verdict]:
     """Compare each commit with its file, and each file with the plan; then the whole.
 

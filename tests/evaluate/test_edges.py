@@ -108,9 +108,9 @@ def test_files_are_scored_by_pairs(tmp_path):
         labels = np.where(box(SIZE_HW, 0, 10, 0, 80), 1, 2)
         pairs.append((path, write_mat(tmp_path / f"{name}.mat", labels, boundaries=[line])))
     heard = []
-    score = score_edge_maps(pairs, 1, heard.append)
-    assert heard == [1, 2, 3]
+    score = score_edge_maps(pairs, 1, lambda done, of: heard.append((done, of)))
+    assert heard == [(1, 3), (2, 3), (3, 3)]
     assert (score.n_images, score.ods, score.ois) == (3, 1, 1)
     write_edge_map(pairs[0][0], line.T)
     with pytest.raises(EvaluationError, match=r"a\.png: \(80, 60\) is not the size of a\.mat"):
-        score_edge_maps(pairs, 1, heard.append)
+        score_edge_maps(pairs, 1, lambda done, of: None)

@@ -23,9 +23,10 @@ from amg.evaluate.table import Listing, notes, result_listings
 from amg.runs.events import RunTimes, read_times
 from amg.runs.folder import PAGE, Commit, Plan, read_commits, require_plan
 from amg.runs.shards import read_metadata
+from amg.runs.watching import OnItems
 from amg.storage.stores import Storage, open_storage
 from amg.storage.urls import local_path, scheme_of, shown
-from amg.view.report import DEFAULT_IMAGES, Watch, words
+from amg.view.report import DEFAULT_IMAGES, words
 from amg.view.report.calibration import draw_calibration
 from amg.view.report.charts import draw_charts
 from amg.view.report.gallery import Item, write_gallery
@@ -72,7 +73,7 @@ def write_report(
     out: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     n_images: int = DEFAULT_IMAGES,
-    watch: Watch = lambda done, of, what: None,
+    watch: OnItems = lambda done, of, what: None,
 ) -> Report:
     """Write the report of a run, finished or not, to `folder`; default: OUT/report if it is local.
 

@@ -22,9 +22,9 @@ from amg.runs.folder import Commit, Plan
 from amg.runs.planned import PlannedInputs
 from amg.runs.schema import FAILED, ImageRow
 from amg.runs.shards import read_rows
+from amg.runs.watching import OnItems
 from amg.storage.stores import Storage
 from amg.view.overlay import mask_colour
-from amg.view.report import Watch
 from amg.view.report.pictures import NoPictureError, as_jpeg, fit, load_picture, with_masks
 from amg.view.report.sampling import Choice
 
@@ -58,7 +58,7 @@ def write_gallery(
     plan: Plan,
     commits: Mapping[int, Commit],
     choice: Choice,
-    watch: Watch,
+    watch: OnItems,
 ) -> list[Item]:
     """Write the files of all chosen images and their index; what the index says, in order.
 

@@ -13,8 +13,8 @@ from amg.ops.coverage import covered_pixels_of_images
 from amg.runs.folder import Commit, Plan
 from amg.runs.schema import FAILED
 from amg.runs.shards import read_columns
+from amg.runs.watching import OnItems
 from amg.storage.stores import Storage
-from amg.view.report import Watch
 from amg.view.report.counting import (
     Extremes,
     Floats,
@@ -96,7 +96,7 @@ class Summary:
 
 
 def summarize(
-    storage: Storage, plan: Plan, commits: Mapping[int, Commit], n_extremes: int, watch: Watch
+    storage: Storage, plan: Plan, commits: Mapping[int, Commit], n_extremes: int, watch: OnItems
 ) -> Summary:
     """Add up committed rows; `n_extremes` are kept of each kind.
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,12 +15,10 @@ from amg.exports.names import Names
 from amg.exports.rendering import Document, Format, Origin, Picture, Records
 from amg.exports.walk import Selection, Walk, to_picture
 from amg.runs.results import RunResults
+from amg.runs.watching import OnImages
 
 logger = logging.getLogger(__name__)
 _SHOWN = 10
-
-Progress = Callable[[int, int], None]
-"""Told how many of how many planned images have been looked at."""
 
 
 @dataclass(slots=True)
@@ -79,7 +77,7 @@ class Export:
             if isinstance(piece, Records)
         }
 
-    def execute(self, progress: Progress = lambda done, total: None) -> ExportReport:
+    def execute(self, progress: OnImages = lambda done, total: None) -> ExportReport:
         """Do what is not done yet, and give the counts of all.
 
         Raises OutputError if the folder holds something else, StorageError where it cannot be
@@ -99,7 +97,7 @@ class Export:
                 return ExportReport(**counts)
             return self._go_on(state, progress)
 
-    def _go_on(self, state: Sequence[str], progress: Progress) -> ExportReport:
+    def _go_on(self, state: Sequence[str], progress: OnImages) -> ExportReport:
         report = ExportReport()
         parts = self._parts()
         for part in parts:
@@ -111,7 +109,7 @@ class Export:
             self._folder.finish(state, asdict(report))
         return report
 
-    def _ensure_part(self, part: int, progress: Progress) -> ExportReport:
+    def _ensure_part(self, part: int, progress: OnImages) -> ExportReport:
         state = self._walk.state_of(part)
         files = self._files_of(part)
         counts = self._folder.done(part, state, files)
@@ -125,7 +123,7 @@ class Export:
             self._folder.forget(part, list(self._separators))
         return report
 
-    def _export_part(self, part: int, progress: Progress) -> ExportReport:
+    def _export_part(self, part: int, progress: OnImages) -> ExportReport:
         report, n_before = ExportReport(), dict.fromkeys(self._separators, 0)
         with self._folder.records(part, list(self._separators)) as files:
             for number, first_id, row in self._walk(part):
