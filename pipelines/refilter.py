@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,10 +37,10 @@ from amg.storage.access import is_passing
 from amg.storage.stores import Storage, open_storage
 from pipelines.corpus.driver import OnState
 from pipelines.corpus.lease import hold_lease, hold_planning_lease
-from pipelines.corpus.messages import Progress, ShardResult, ShardTask, WorkerSetup
+from pipelines.corpus.messages import OnProgress, Progress, ShardResult, ShardTask, WorkerSetup
 from pipelines.corpus.plan import as_yaml, clear, decisive, differences, fingerprint
 from pipelines.corpus.run import RunReport, Signals, make_setup, read_config, work
-from pipelines.corpus.worker import make_generator, publish_shard
+from pipelines.corpus.worker import publish_shard
 
 _REPORT_EVERY_S = 1.0
 
@@ -189,23 +189,20 @@ def _copy_inputs(source: Storage, target: Storage) -> None:
 
 
 def _make_setup(storage: Storage, plan: Plan, config: Config, origin: Origin) -> WorkerSetup:
-    setup = make_setup(storage, plan, config, make_generator)
+    setup = make_setup(storage, plan, config, partial(RefilterWorker, origin=origin))
     # No device is looked for where one is named.
     model = config.model.model_copy(update={"device": "cpu"})
     return replace(
         setup,
         config=config.model_copy(update={"model": model}),
         metadata={**setup.metadata, "amg.refiltered_from": origin.plan.run_id},
-        make_worker=partial(RefilterWorker, origin=origin),
     )
 
 
 class RefilterWorker:
     """Turns shards of one run into those of another."""
 
-    def __init__(
-        self, setup: WorkerSetup, report: Callable[[Progress], None], *, origin: Origin
-    ) -> None:
+    def __init__(self, setup: WorkerSetup, report: OnProgress, *, origin: Origin) -> None:
         self._setup, self._report, self._origin = setup, report, origin
         self._source, self._storage = open_storage(origin.address), open_storage(setup.out)
         self._progress = Progress(attempt="")

@@ -53,8 +53,11 @@ class ShardWorker(Protocol):
         ...
 
 
-MakeWorker = Callable[["WorkerSetup", Callable[["Progress"], None]], ShardWorker]
-"""Builds a worker that reports its progress to the second argument; it travels by name too."""
+OnProgress = Callable[["Progress"], None]
+"""Told where a worker is in its shard."""
+
+MakeWorker = Callable[["WorkerSetup", OnProgress], ShardWorker]
+"""Builds a worker, where it will work: it travels by name, as what a `partial` of it holds does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +65,15 @@ class WorkerSetup:
     """What a worker needs before its first shard.
 
     `fingerprint` and `metadata` go into each shard; `weights_sha256` is what the plan was made
-    with: a worker that finds other weights refuses to work. `make_worker`: for workers that do
-    something else than segmenting.
+    with: a worker that finds other weights refuses to work.
     """
 
     out: str
     config: Config
-    make_generator: MakeGenerator
+    make_worker: MakeWorker
     fingerprint: str
     weights_sha256: str | None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    make_worker: MakeWorker | None = None
 
 
 @dataclass(frozen=True, slots=True)

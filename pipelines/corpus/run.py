@@ -30,9 +30,9 @@ from pipelines.corpus.commit import finish
 from pipelines.corpus.driver import Driver, OnState
 from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
-from pipelines.corpus.messages import MakeGenerator, WorkerSetup
+from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
 from pipelines.corpus.plan import Job, check_config, clear, prepare
-from pipelines.corpus.worker import make_generator
+from pipelines.corpus.worker import make_generator, segmenting
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Run:
         if overwrite and slice_ != (0, 1):
             raise ConfigError("--overwrite would delete what other slices do: begin without slices")
         self._overwrite, self._slice = overwrite, slice_
-        self._make_generator = make_generator
+        self._make_worker = segmenting(make_generator)
 
     def execute(self, watch: OnState = lambda _: None) -> RunReport:
         """Segment every planned image that has no committed row yet; `watch` sees how it goes.
@@ -110,7 +110,7 @@ class Run:
             commits = read_commits(self.storage, plan)
             index, count = self._slice
             todo = [s for s in range(index, plan.n_shards, count) if s not in commits]
-            setup = make_setup(self.storage, plan, config, self._make_generator)
+            setup = make_setup(self.storage, plan, config, self._make_worker)
             return work(self.storage, lease, plan, setup, commits, todo, watch, signals)
 
 
@@ -133,7 +133,7 @@ def retry_failed(
         check_config(plan, config)
         commits = read_commits(storage, plan)
         earlier = {s: c.file for s, c in commits.items() if c.tally.failed}
-        setup = make_setup(storage, plan, config, make_generator)
+        setup = make_setup(storage, plan, config, segmenting(make_generator))
         todo = list(earlier)
         return work(storage, lease, plan, setup, commits, todo, watch, signals, earlier)
 
@@ -150,14 +150,14 @@ def read_config(storage: Storage) -> Config:
 
 
 def make_setup(
-    storage: Storage, plan: Plan, config: Config, make_generator: MakeGenerator
+    storage: Storage, plan: Plan, config: Config, make_worker: MakeWorker
 ) -> WorkerSetup:
     """What workers need for this plan."""
     model = plan.identity["model"]
     return WorkerSetup(
         out=storage.address,
         config=config,
-        make_generator=make_generator,
+        make_worker=make_worker,
         fingerprint=plan.fingerprint,
         weights_sha256=model["weights_sha256"],
         metadata={

@@ -14,7 +14,6 @@ from pipelines.corpus.messages import (
     ShardWorker,
     WorkerSetup,
 )
-from pipelines.corpus.worker import Worker
 
 
 def begin(worker: int, setup: WorkerSetup, tell: Callable[[Event], None]) -> ShardWorker | None:
@@ -24,7 +23,7 @@ def begin(worker: int, setup: WorkerSetup, tell: Callable[[Event], None]) -> Sha
         tell(Moved(worker, progress))
 
     try:
-        made = (setup.make_worker or Worker)(setup, report)
+        made = setup.make_worker(setup, report)
     except AmgError as error:
         tell(Failed(worker, None, error))
         return None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,16 @@ from amg.runs.shards import ShardWriter, check_shard, read_shard, read_statuses
 from amg.storage.failpoints import reach
 from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, open_storage
-from pipelines.corpus.messages import Progress, Segmenter, ShardResult, ShardTask, WorkerSetup
+from pipelines.corpus.messages import (
+    MakeGenerator,
+    MakeWorker,
+    OnProgress,
+    Progress,
+    Segmenter,
+    ShardResult,
+    ShardTask,
+    WorkerSetup,
+)
 from pipelines.corpus.prefetch import LoadedImage, load_ahead
 
 if TYPE_CHECKING:
@@ -49,6 +59,11 @@ def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None)
     return MaskGenerator(model, config.generator, heartbeat=heartbeat)
 
 
+def segmenting(make_generator: MakeGenerator) -> MakeWorker:
+    """What makes workers that segment with such a generator."""
+    return partial(Worker, make_generator=make_generator)
+
+
 class Worker:
     """Holds a generator, and turns shard tasks into published shards, one at a time.
 
@@ -57,14 +72,16 @@ class Worker:
     Raises CheckpointError if the weights are not those of the plan.
     """
 
-    def __init__(self, setup: WorkerSetup, report: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, setup: WorkerSetup, report: OnProgress, *, make_generator: MakeGenerator
+    ) -> None:
         self._setup = setup
         self._config = setup.config.run
         self._storage = open_storage(setup.out)
         self._report = report
         self._progress = Progress(attempt="")
         self._reported_at = self._busy_at = 0.0
-        self._generator = setup.make_generator(setup.config, self._beat)
+        self._generator = make_generator(setup.config, self._beat)
         _check_weights(self._generator, setup.weights_sha256)
 
     def run(self, task: ShardTask) -> ShardResult:

@@ -10,13 +10,14 @@ import threading
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from typing import Any
 
 from amg.errors import ConfigError
 from amg.ops.processes import usable_cores
-from pipelines.corpus.messages import Died, Event, ShardTask, WorkerSetup
+from pipelines.corpus.messages import Died, Event, MakeWorker, ShardTask, WorkerSetup
 
 logger = logging.getLogger(__name__)
 _GRACE_S = 1.0
@@ -39,9 +40,10 @@ class LocalEngine:
 
         Raises ConfigError for a function of a script or notebook, which workers cannot import.
         """
-        if setup.make_generator.__module__ == "__main__":
-            name = setup.make_generator.__qualname__
-            raise ConfigError(f"make_generator: put {name} into a module that workers can import")
+        for argument, make in _makers(setup.make_worker).items():
+            if make.__module__ == "__main__":
+                name = getattr(make, "__qualname__", type(make).__qualname__)
+                raise ConfigError(f"{argument}: put {name} into a module that workers can import")
         self.max_workers = max_workers
         self._setup = setup
         self._devices = devices
@@ -128,6 +130,17 @@ class LocalEngine:
     def close(self) -> None:
         for worker in list(self._children):
             self.kill(worker)
+
+
+def _makers(make: MakeWorker) -> dict[str, Any]:
+    """The functions that a worker is made with, which it must import, by the argument's name."""
+    bound = make.keywords if isinstance(make, partial) else {}
+    makers = {"make_worker": make, **bound}
+    return {name: _unbound(value) for name, value in makers.items() if callable(value)}
+
+
+def _unbound(make: Any) -> Any:
+    return _unbound(make.func) if isinstance(make, partial) else make
 
 
 def _send_all(child: _Child) -> None:

@@ -1,22 +1,28 @@
 """One worker by itself: rows in order, reading ahead within a budget, failures as rows."""
 
+import pickle
 import threading
 import time
 import weakref
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from amg.config import RunConfig, load_config
+from amg.config import Config, RunConfig, load_config
+from amg.errors import ConfigError
 from amg.inputs.sources import list_sources
 from amg.records import ImageResult
 from amg.runs.folder import commit_file
 from amg.runs.shards import read_shard
+from pipelines.corpus.engines.local import LocalEngine
 from pipelines.corpus.messages import ShardTask, WorkerSetup
 from pipelines.corpus.prefetch import ByteBudget, load_ahead
-from pipelines.corpus.worker import Worker
+from pipelines.corpus.worker import segmenting
+from tests.pipelines.stub import make_stub
 
 
 class FailingGenerator:
@@ -44,9 +50,10 @@ def _run(tmp_path, generator, task_options=None, **options):
     for i in range(5):
         Image.new("RGB", (8, 8), "white" if i == 2 else "black").save(folder / f"{i}.png")
     config = load_config(None, ["run.images_per_batch=4"])
-    setup = WorkerSetup(str(tmp_path / "out"), config, lambda *_: generator, "f" * 64, None)
+    make_worker = segmenting(lambda *_: generator)
+    setup = WorkerSetup(str(tmp_path / "out"), config, make_worker, "f" * 64, None)
     reports = []
-    worker = Worker(setup, reports.append)
+    worker = setup.make_worker(setup, reports.append)
     task = ShardTask(7, "abcd", tuple(list_sources([folder])), **(task_options or {}))
     result = worker.run(task)
     assert not (tmp_path / "out" / commit_file(7)).exists()  # that is the driver's
@@ -216,3 +223,17 @@ def test_leaving_early_ends_the_threads(tmp_path):
     next(loaded)
     loaded.close()
     assert threading.active_count() == before
+
+
+def test_a_setup_travels_by_name_and_one_of_a_script_is_refused():
+    setup = WorkerSetup("out", Config(), segmenting(make_stub), "f" * 64, None)
+    assert pickle.loads(pickle.dumps(setup)).make_worker.keywords == {"make_generator": make_stub}
+
+    def of_a_script(config, heartbeat):
+        return make_stub(config, heartbeat)
+
+    of_a_script.__module__ = "__main__"
+    for make in (of_a_script, partial(of_a_script)):
+        setup = replace(setup, make_worker=segmenting(make))
+        with pytest.raises(ConfigError, match=r"make_generator: put .*of_a_script into a module"):
+            LocalEngine(setup, 1)
