@@ -80,4 +80,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    home = _HOMES[name]
+    if home.startswith("pipelines."):
+        from amg.shadow import require_our_pipelines  # noqa: PLC0415 - an import amg does without
+
+        require_our_pipelines()
+    return getattr(import_module(home), name)

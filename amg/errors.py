@@ -13,6 +13,10 @@ class ConfigError(AmgError, ValueError):
         self.problems = problems
 
 
+class ShadowedError(AmgError, ImportError):
+    """Another package has the name of one of ours, and Python finds it first."""
+
+
 class CheckpointError(AmgError):
     """A checkpoint is missing, damaged, of another model, or unsafe to load."""
 

@@ -13,6 +13,7 @@ ALLOWED = {
     "amg.errors": set(),
     "amg.records": set(),
     "amg.config": set(),
+    "amg.shadow": set(),
     "amg.ops": set(),
     # From pixels to candidate masks, to the generator.
     "amg.models": {"amg.ops"},  # interface and precision

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from amg.config import Config, load_config
 from amg.errors import AmgError, ConfigError, InterruptedRunError, OutputError, StorageError
+from amg.shadow import require_our_pipelines
 
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
@@ -78,13 +79,21 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            _call(command, *args, **kwargs)
         except AmgError as error:
             errors.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
             errors.print(str(error), markup=False, soft_wrap=True)
             raise typer.Exit(_exit_code(error)) from None
 
     return run
+
+
+def _call(command: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    try:
+        command(*args, **kwargs)
+    except ImportError:
+        require_our_pipelines()  # it says more, where another's were found
+        raise
 
 
 def _exit_code(error: AmgError) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from amg.errors import ConfigError
@@ -55,7 +56,8 @@ class LocalEngine:
         self._started += 1
         ours, theirs = Pipe()
         process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "pipelines.corpus.engines.child", str(theirs.fileno())],
+            # -P: our import path, and not the current folder in front of it
+            [sys.executable, "-P", "-m", "pipelines.corpus.engines.child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else None,
@@ -80,7 +82,8 @@ class LocalEngine:
         """Ours, with our import path, and a fair share of the cores for torch."""
         threads = max(1, usable_cores() // self.max_workers)
         shared = {} if self.max_workers == 1 else {"OMP_NUM_THREADS": str(threads)}
-        return {**shared, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
+        return {**shared, **os.environ, "PYTHONPATH": path}
 
     def _setup_for(self, device: str | None) -> WorkerSetup:
         if device is None:

@@ -8,6 +8,7 @@ actor is restarted or task retried by Ray: the driver counts what fails.
 import logging
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import: no calls home
@@ -18,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amg.config import EngineConfig
 from amg.errors import ConfigError, InterruptedRunError
+from amg.shadow import require_our_pipelines
 from pipelines.corpus.messages import Died, Event, Moved, ShardTask, ShardWorker, WorkerSetup
 from pipelines.corpus.serve import attempt, begin
 
@@ -72,6 +74,7 @@ class RayEngine:
 
     def __init__(self, setup: WorkerSetup, n_shards: int) -> None:
         self._setup = setup
+        require_our_pipelines(front=[str(Path.cwd())])  # Ray puts it there for its workers
         self._owns_ray = _connect(setup.config.engine)
         self._options, fitting = _resources(setup.config.engine)
         self.max_workers = min(setup.config.engine.max_workers or fitting, n_shards)
