@@ -10,10 +10,9 @@ import torch
 
 from amg.generate.crops import Crop
 from amg.models.interface import Frame, PromptableModel
-from amg.ops import fused, rle
-from amg.ops.boxes import mask_boxes
+from amg.ops import full_size_numba, rle
+from amg.ops.full_size_plain import mask_boxes, stability_score
 from amg.ops.outlines import Outlines, keep_outlines
-from amg.ops.stability import stability_score
 from amg.records import Rle
 
 _logger = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ def compact(
     model: PromptableModel, logits: torch.Tensor, threshold: float
 ) -> torch.Tensor | Outlines:
     """What `encode_masks` needs of low-res logits (M, h, w), in less memory where it can be."""
-    return keep_outlines(logits, threshold) if _twin(model, logits) is fused else logits
+    return keep_outlines(logits, threshold) if _twin(model, logits) is full_size_numba else logits
 
 
 def _twin(model: PromptableModel, logits: torch.Tensor) -> ModuleType | None:
@@ -70,21 +69,21 @@ def _twin(model: PromptableModel, logits: torch.Tensor) -> ModuleType | None:
     if model.plain or dtype == torch.float64:
         return None
     if device == "cpu" and dtype == torch.float32:
-        return fused
-    return _triton_masks() if device == "cuda" else None
+        return full_size_numba
+    return _triton_twin() if device == "cuda" else None
 
 
 @cache
-def _triton_masks() -> ModuleType | None:
+def _triton_twin() -> ModuleType | None:
     """The module of GPU kernels, where they can run: imported when a GPU has asked for it."""
     try:
-        from amg.ops import triton_masks  # noqa: PLC0415
+        from amg.ops import full_size_triton  # noqa: PLC0415
 
-        triton_masks.check_driver()
+        full_size_triton.check_driver()
     except Exception as error:  # no triton, no compiler, no headers: each raises a type of its own
         _logger.warning("Triton cannot be used; masks are upsampled, with more memory: %r", error)
         return None
-    return triton_masks
+    return full_size_triton
 
 
 def _upsampled(

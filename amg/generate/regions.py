@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from amg.generate.nms import suppress_duplicates
-from amg.ops import boxes, rle
+from amg.ops import rle
+from amg.ops.full_size_plain import mask_boxes
 from amg.records import Mask
 
 _CONNECTIVITY = 8
@@ -41,7 +42,7 @@ def _clean(mask: Mask, min_area_px: int) -> Mask:
     after = drop_small_islands(filled, min_area_px)
     if after is before:
         return mask
-    x0, y0, x1, y1 = boxes.mask_boxes(torch.from_numpy(after)[None])[0].tolist()
+    x0, y0, x1, y1 = mask_boxes(torch.from_numpy(after)[None])[0].tolist()
     return replace(
         mask,
         rle=rle.encode_masks(after[None])[0],

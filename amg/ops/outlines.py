@@ -3,7 +3,7 @@
 A full-size pixel is a weighted mean of 3 x 3 low-res logits (`ops.resample`). Where all nine lie on
 one side of the threshold so does the pixel, whatever their values: only logits along the outlines
 are kept, some hundredth to tenth of them, and of the others a bit that says on which side they lie.
-`fused.encode_masks` gives the same run lengths for what comes back, to the bit.
+`full_size_numba.encode_masks` gives the same run lengths for what comes back, to the bit.
 """
 
 from dataclasses import dataclass

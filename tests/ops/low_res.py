@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from amg.ops import rle
-from amg.ops.boxes import mask_boxes
+from amg.ops.full_size_plain import mask_boxes, stability_score
 from amg.ops.resample import TAPS, Resampling, bilinear_taps
-from amg.ops.stability import stability_score
 
 THRESHOLD, OFFSET = 0.0, 1.0
 # Low-res side, side of the model's input, what of it is kept, the crop's size.

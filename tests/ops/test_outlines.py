@@ -5,7 +5,7 @@ import pytest
 import torch
 from low_res import FRAMES, make_clear_logits, make_logits, make_resampling
 
-from amg.ops import fused
+from amg.ops import full_size_numba
 from amg.ops.outlines import keep_outlines
 
 
@@ -25,10 +25,10 @@ def test_masks_are_the_same_to_the_bit(frame, threshold, make):
     logits, resampling = make(frame[0]), make_resampling(*frame)
     place = resampling, threshold, (2, 1), (frame[3][0] + 1, frame[3][1] + 5)
     kept = keep_outlines(logits, threshold)
-    expected = fused.encode_masks(logits, *place)
-    assert fused.encode_masks(kept[torch.arange(len(logits))], *place) == expected
+    expected = full_size_numba.encode_masks(logits, *place)
+    assert full_size_numba.encode_masks(kept[torch.arange(len(logits))], *place) == expected
     some = torch.tensor([5, 0, 5, 11])
-    assert fused.encode_masks(kept[some], *place) == [expected[i] for i in some.tolist()]
+    assert full_size_numba.encode_masks(kept[some], *place) == [expected[i] for i in some.tolist()]
 
 
 def test_windows_on_both_sides_keep_their_values():
