@@ -7,7 +7,10 @@ import math
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
+
+from amg.ops.boxes import xyxy_to_xywh
 
 _EDGE_TOLERANCE_PX = 20.0
 
@@ -28,8 +31,8 @@ class Crop:
     @property
     def box_xywh(self) -> tuple[int, int, int, int]:
         """The same rectangle by its corner and size."""
-        x0, y0, x1, y1 = self.box_xyxy
-        return x0, y0, x1 - x0, y1 - y0
+        x, y, w, h = xyxy_to_xywh(np.array(self.box_xyxy)).tolist()
+        return x, y, w, h
 
 
 def crop_image(

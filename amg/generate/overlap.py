@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from amg.ops.boxes import record_boxes_xyxy
 from amg.ops.rle_overlap import shared_pixels
 from amg.records import Mask
 
@@ -75,8 +76,8 @@ def _areas(masks: Sequence[Mask]) -> Int64s:
 def _pairs_of_boxes(masks: Sequence[Mask]) -> tuple[Int64s, Int64s]:
     """The pairs (P, 2) of masks, not empty, whose boxes share pixels, and how many (P,)."""
     filled = np.flatnonzero(_areas(masks))
-    boxes = np.array([masks[i].bbox_xywh for i in filled.tolist()], dtype=np.int64).reshape(-1, 4)
-    first, last = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    boxes = record_boxes_xyxy([masks[i] for i in filled.tolist()]).astype(np.int64)
+    first, last = boxes[:, :2], boxes[:, 2:]
     parts = [(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))]
     step = max(1, _PAIRS_AT_ONCE // max(1, len(filled)))
     for start in range(0, len(filled), step):
