@@ -43,7 +43,7 @@ def encode_masks(
     size_hw: tuple[int, int],
     threshold: float,
 ) -> list[Rle]:
-    """Draw low-res logits (M, h, w) of a crop, and encode them in the image's frame, `size_hw`."""
+    """Run lengths of low-res logits (M, h, w) of a crop, in the image's frame, `size_hw`."""
     x0, y0, x1, y1 = crop.box_xyxy
     if (twin := _twin(model, logits)) is not None:
         resampling = model.resampling(frame)

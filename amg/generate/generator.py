@@ -220,7 +220,7 @@ class MaskGenerator:
             )
 
     def _encoder(self, task: CropTask) -> Encode:
-        """What draws low-res logits at full resolution, and encodes them in the image's frame."""
+        """What upsamples low-res logits, and encodes them in the image's frame."""
         frame, threshold = task.fitted.frame, self.config.mask_threshold
         return lambda logits: encode_masks(
             self.model, logits, frame, task.crop, task.image_hw, threshold

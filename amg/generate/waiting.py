@@ -13,7 +13,7 @@ Encode = Callable[[torch.Tensor], list[Rle]]
 Shapes = torch.Tensor | Outlines
 """Logits (M, h, w), or what is needed of them."""
 
-_ENCODED_BYTES = 2**26  # of logits that are drawn at once
+_ENCODED_BYTES = 2**26  # of logits that are encoded at once
 
 
 class WaitingMasks:

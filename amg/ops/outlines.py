@@ -1,4 +1,4 @@
-"""Low-res logits of masks that wait to be drawn, without those that no pixel can depend on.
+"""Low-res logits of masks that wait to be encoded, without those that no pixel can depend on.
 
 A full-size pixel is a weighted mean of 3 x 3 low-res logits (`ops.resample`). Where all nine lie on
 one side of the threshold so does the pixel, whatever their values: only logits along the outlines

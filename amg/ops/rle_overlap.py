@@ -1,4 +1,4 @@
-"""How many pixels masks of an image share, from their run lengths: none of them is drawn."""
+"""How many pixels masks of an image share, from their run lengths: none of them is decoded."""
 
 from collections.abc import Sequence
 

@@ -59,7 +59,7 @@ def test_survivors_are_those_of_one_nms_however_few_may_wait(most_masks, n_early
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_outlines_wait_as_logits_do(at_once, monkeypatch):
-    """And however many are drawn at once: little memory may be left for many survivors."""
+    """And however many are encoded at once: little memory may be left for many survivors."""
     monkeypatch.setattr("amg.generate.waiting._ENCODED_BYTES", at_once * SIDE * SIDE * 4)
     encode = Encoder()
     waiting = WaitingMasks(encode, 10**6)
