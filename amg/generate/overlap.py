@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amg.ops.boxes import record_boxes_xyxy
-from amg.ops.rle_overlap import shared_pixels
+from amg.ops.rle_overlap import intersection_areas
 from amg.records import Mask
 
 Int64s = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ def _pairs_over(masks: Sequence[Mask], iou_threshold: float) -> Int64s:
     most = np.minimum(most, areas[pairs].min(axis=1))
     possible = most / (total - most) > iou_threshold
     pairs, total = pairs[possible], total[possible]
-    shared = shared_pixels([mask.rle for mask in masks], pairs)
+    shared = intersection_areas([mask.rle for mask in masks], pairs)
     return pairs[shared / (total - shared) > iou_threshold]
 
 
@@ -57,7 +57,7 @@ def find_parents(masks: Sequence[Mask], containment: float) -> list[Mask]:
     child, parent = pairs.T
     possible = (areas[child] < areas[parent]) & (most / areas[child] >= containment)
     pairs = pairs[possible]
-    shared = shared_pixels([mask.rle for mask in masks], pairs)
+    shared = intersection_areas([mask.rle for mask in masks], pairs)
     child, parent = pairs[shared / areas[pairs[:, 0]] >= containment].T
     largest_first = np.lexsort((-parent, -areas[parent]))
     parents: list[int | None] = [None] * len(masks)
