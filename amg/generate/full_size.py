@@ -12,7 +12,7 @@ from amg.generate.crops import Crop
 from amg.models.interface import Frame, PromptableModel
 from amg.ops import full_size_numba, rle
 from amg.ops.full_size_plain import mask_boxes, stability_score
-from amg.ops.outlines import Outlines, keep_outlines
+from amg.ops.outline_logits import OutlineLogits, keep_outline_logits
 from amg.records import Rle
 
 _logger = logging.getLogger(__name__)
@@ -58,9 +58,10 @@ def encode_masks(
 
 def compact(
     model: PromptableModel, logits: torch.Tensor, threshold: float
-) -> torch.Tensor | Outlines:
+) -> torch.Tensor | OutlineLogits:
     """What `encode_masks` needs of low-res logits (M, h, w), in less memory where it can be."""
-    return keep_outlines(logits, threshold) if _twin(model, logits) is full_size_numba else logits
+    needs_outlines_alone = _twin(model, logits) is full_size_numba
+    return keep_outline_logits(logits, threshold) if needs_outlines_alone else logits
 
 
 def _twin(model: PromptableModel, logits: torch.Tensor) -> ModuleType | None:

@@ -4,7 +4,7 @@ import torch
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
 from amg.generate.waiting import WaitingMasks
-from amg.ops.outlines import keep_outlines
+from amg.ops.outline_logits import keep_outline_logits
 from amg.records import Rle
 
 SIDE = 4
@@ -68,7 +68,7 @@ def test_outlines_wait_as_logits_do(at_once, monkeypatch):
         logits[:, 3, 3] = -1  # so that some outline keeps the values beside it
         logits[:, 0, 0] = -1
         logits[:, 1, 1] = masks.level + 1.0
-        waiting.add(masks, keep_outlines(logits, 0.0) if first else logits)
+        waiting.add(masks, keep_outline_logits(logits, 0.0) if first else logits)
     rles = waiting.encode(torch.tensor([20, 3, 15, 26, 0]))
     assert encode.n_encoded == 5
     assert [encoded.counts for encoded in rles] == ["21", "4", "16", "27", "1"]

@@ -12,7 +12,7 @@ from low_res import (
     THRESHOLD,
     assert_boxes_of_runs,
     assert_of_full_masks,
-    draw,
+    decode_all,
     make_clear_logits,
     make_logits,
     make_resampling,
@@ -72,7 +72,9 @@ def test_a_crop_lies_in_its_image(origin_xy, margin_xy):
     image_hw = y0 + h + bottom, x0 + w + right
     encoded = full_size_numba.encode_masks(logits, resampling, THRESHOLD, origin_xy, image_hw)
     alone = full_size_numba.encode_masks(logits, resampling, THRESHOLD, (0, 0), (h, w))
-    assert encoded == rle.encode_masks(np.pad(draw(alone), ((0, 0), (y0, bottom), (x0, right))))
+    assert encoded == rle.encode_masks(
+        np.pad(decode_all(alone), ((0, 0), (y0, bottom), (x0, right)))
+    )
 
 
 def test_no_masks_are_none():

@@ -17,7 +17,7 @@ from low_res import (
     THRESHOLD,
     assert_boxes_of_runs,
     assert_of_full_masks,
-    draw,
+    decode_all,
     make_clear_logits,
     make_logits,
     make_resampling,
@@ -153,7 +153,7 @@ def test_a_crop_lies_in_its_image(device):
     logits, resampling = make_clear_logits(28)[::8].to(device), make_resampling(*SMALL_FRAME)
     alone = full_size_triton.encode_masks(logits, resampling, THRESHOLD, (0, 0), (61, 83))
     encoded = full_size_triton.encode_masks(logits, resampling, THRESHOLD, (3, 5), (68, 90))
-    assert encoded == rle.encode_masks(np.pad(draw(alone), ((0, 0), (5, 2), (3, 4))))
+    assert encoded == rle.encode_masks(np.pad(decode_all(alone), ((0, 0), (5, 2), (3, 4))))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -191,7 +191,7 @@ def test_nan_is_above_no_threshold(device):
     assert stability.isnan().tolist() == [False, True, False, False, False]
     full = resample(logits[:3], resampling)
     assert full.isnan().any(2).any(1).all()
-    assert (draw(encoded)[:3] != (full > THRESHOLD).numpy()).sum() <= 1  # but for rounding
+    assert (decode_all(encoded)[:3] != (full > THRESHOLD).numpy()).sum() <= 1  # but for rounding
 
 
 def test_no_masks_are_none(device):

@@ -25,7 +25,7 @@ from amg.models.decoding.shared_pixels import (
 )
 from amg.models.modules.mask_decoder import DecodedTokens, MaskDecoder
 from amg.models.modules.two_way_transformer import Attention, TwoWayAttentionBlock
-from amg.ops import passes
+from amg.ops import decoder_passes
 
 _TILE_ELEMENTS = 2**18  # of a prompt's upscaled pixels on a CPU: its cache holds them
 
@@ -92,7 +92,7 @@ def compute_logits(
     for start in range(0, h * w, n_at_once):
         tile = slice(start, start + n_at_once)
         x = pixels.mixing[:, :, tile].transpose(1, 2) @ directions
-        passes.add_norm_gelu(
+        decoder_passes.add_norm_gelu(
             x,
             shared.upscaled.base[tile],
             pixels.scale[:, tile].contiguous(),
@@ -103,7 +103,7 @@ def compute_logits(
         )
         x = F.linear(x.unflatten(2, (4, -1)).flatten(1, 2), second_weight)
         parts = slice(4 * tile.start, 4 * tile.stop)
-        passes.gelu_dot(x, _rows(shared.last_bias, parts), weights, logits, start, w)
+        decoder_passes.gelu_dot(x, _rows(shared.last_bias, parts), weights, logits, start, w)
     return logits
 
 
@@ -153,7 +153,7 @@ def _attend_to_pixels(
     q = attention.split_heads(_scaled(attention, attention.q_proj(queries)))
     scores = _small_scores(q, keys, pixels) @ pixels.mixing
     scaled = _per_head(q, keys.base)
-    passes.softmax_over_pixels(scores, scaled, _per_head(q, keys.positions), pixels.scale)
+    decoder_passes.softmax_over_pixels(scores, scaled, _per_head(q, keys.positions), pixels.scale)
 
     of_base = scaled.flatten(1, 2) @ values.base.transpose(1, 2)
     of_base = of_base.unflatten(1, q.shape[::2])  # (heads, N, T, d)
@@ -178,7 +178,7 @@ def _attend_to_tokens(
     n_prompts, n_heads, n_tokens, _ = k.shape
     first_row, n_rows = pixels.n_rows, pixels.n_rows + n_heads * n_tokens
     pixels.room[:, first_row:n_rows] = _small_scores(k, queries, pixels) @ pixels.mixing
-    passes.softmax_over_tokens(
+    decoder_passes.softmax_over_tokens(
         pixels.room,
         first_row,
         _per_head(k, queries.base),
@@ -196,7 +196,7 @@ def _normalise(norm: SharedNorm, pixels: PromptPixels) -> None:
     """Divide the pixels by their deviation over the channels; the rest of a norm is shared."""
     values = pixels.values
     small = _expand(_per_group(values, norm.carried).flatten(1, 2), values)  # (N, R, R)
-    passes.normalise_pixels(
+    decoder_passes.normalise_pixels(
         pixels.room,
         small @ pixels.mixing,
         _per_head(values, norm.cross),

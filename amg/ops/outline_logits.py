@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Outlines:
+class OutlineLogits:
     """What is kept of logits (M, h, w): which are above, packed, and a mask's `values` along it."""
 
     size_hw: tuple[int, int]
@@ -48,13 +48,13 @@ class Outlines:
         return torch.from_numpy(logits)
 
 
-def keep_outlines(logits: torch.Tensor, threshold: float) -> Outlines:
+def keep_outline_logits(logits: torch.Tensor, threshold: float) -> OutlineLogits:
     """Keep what the masks (M, h, w) float32 above a threshold need; on a CPU."""
     numbers = logits.numpy()
     n_masks, height, width = numbers.shape
     above = (numbers > np.float32(threshold)).view(np.uint8)
     parts = map_parts(lambda part: _pick(numbers, above, part), np.arange(n_masks))
-    return Outlines(
+    return OutlineLogits(
         size_hw=(height, width),
         above=np.packbits(above.reshape(n_masks, height * width), axis=1),
         values=tuple(values for part in parts for values in part),
