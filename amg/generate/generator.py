@@ -16,11 +16,11 @@ import torch
 
 from amg.config import GeneratorConfig
 from amg.errors import ImageError
+from amg.generate.budget import allow
 from amg.generate.crops import Crop, crop_image
 from amg.generate.filters import filter_candidates
 from amg.generate.full_size import compact, encode_masks
 from amg.generate.mask_batch import MaskBatch
-from amg.generate.memory import allow
 from amg.generate.points import crop_points
 from amg.generate.selection import select_masks
 from amg.generate.waiting import Encode, WaitingMasks
