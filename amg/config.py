@@ -55,7 +55,7 @@ class GeneratorConfig(_Strict):
     multimask_output: bool = True
     """Three masks for each point, not one."""
     use_m2m: bool = False
-    """Draw each mask again with itself as a prompt: finer, and several times slower."""
+    """Predict each mask again with itself as a prompt: finer, and several times slower."""
     box_nms_thresh: UnitInterval = 0.7
     """Box IoU above which the mask of lower predicted IoU goes, within a crop."""
     crop_n_layers: int = Field(default=0, ge=0, le=6)

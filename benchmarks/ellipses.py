@@ -27,7 +27,7 @@ def ellipses(n: int, seed: int) -> tuple[Mask, ...]:
         canvas = np.zeros(SIZE_HW, np.uint8)
         cv2.ellipse(canvas, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
         (encoded,) = rle.encode_masks(canvas[None] > 0)
-        x, y, w, h = rle.bbox_xywh(encoded)
+        x, y, w, h = rle.pixel_box_xywh(encoded)
         masks.append(
             Mask(
                 rle=encoded,

@@ -19,7 +19,7 @@ from amg.models.interface import PromptableModel
 
 STAGES = ("encode", "decode", "measure", "nms", "rle")
 """Images to the model's input and through its encoder; prompts to low-res logits; stability and
-boxes at full size; duplicates; survivors drawn and written as run lengths."""
+boxes at full size; duplicates; survivors encoded as run lengths."""
 OTHER = "other"
 """What is in no stage: grids, selections, records."""
 

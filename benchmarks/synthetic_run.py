@@ -106,10 +106,11 @@ def _blob(rng: np.random.Generator) -> Mask:
     distance = np.hypot(rows - y, columns - x) / rng.uniform(15, 160)
     bits = distance + 0.15 * (noise - noise.mean()) / noise.std() < 1
     (encoded,) = rle.encode_masks(bits[None])
+    left, top, w, h = rle.pixel_box_xywh(encoded)
     return Mask(
         rle=encoded,
         area=rle.area(encoded),
-        bbox_xywh=rle.bbox_xywh(encoded),
+        bbox_xywh=(left, top, w - 1, h - 1),
         predicted_iou=float(rng.uniform(0.5, 1)),
         stability_score=float(rng.uniform(0.5, 1)),
         point_xy=(x, y),

@@ -7,7 +7,7 @@ import numpy as np
 
 from amg.errors import EvaluationError
 from amg.evaluate.calibration import ScoredMasks, scored_masks
-from amg.evaluate.coco_truth import Annotation, CocoImage, Frequency, draw
+from amg.evaluate.coco_truth import Annotation, CocoImage, Frequency, annotation_rle
 from amg.evaluate.iou import pairwise_iou, validated
 from amg.evaluate.ranking import Rank, ranked
 from amg.evaluate.recall import Limits, RecallCounts, summarise_recall
@@ -56,7 +56,7 @@ class CocoJudge:
         masks = ranked(row.masks, self.rank)
         # Crowds are no instances that a mask could find.
         own = [annotation for annotation in truth.annotations if not annotation.is_crowd]
-        shapes = [draw(annotation, truth.size_hw) for annotation in own]
+        shapes = [annotation_rle(annotation, truth.size_hw) for annotation in own]
         areas = np.array(
             [
                 rle.area(shape) if annotation.area is None else annotation.area

@@ -74,8 +74,8 @@ def read_coco(path: Path) -> CocoTruth:
         raise EvaluationError(f"{path}: {reason}") from error
 
 
-def draw(annotation: Annotation, size_hw: tuple[int, int]) -> Rle:
-    """The run lengths of an instance in an image of `size_hw`, as COCO's own tools draw it.
+def annotation_rle(annotation: Annotation, size_hw: tuple[int, int]) -> Rle:
+    """The run lengths of an instance in an image of `size_hw`, as COCO's tools have it (annToRLE).
 
     Raises EvaluationError for outlines far outside of the image, and run lengths of another size.
     """

@@ -1,4 +1,4 @@
-"""How much masks overlap, from their run lengths: no pixel is drawn."""
+"""How much masks overlap, from their run lengths: no mask is decoded."""
 
 import re
 from collections.abc import Sequence

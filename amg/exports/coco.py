@@ -87,7 +87,7 @@ def annotation(picture: Picture, entry: NumberedMask, segmentation: Any) -> dict
         "category_id": CATEGORY_ID,
         "segmentation": segmentation,
         "area": mask.area,
-        "bbox": list(rle.bbox_xywh(mask.rle)),
+        "bbox": list(rle.pixel_box_xywh(mask.rle)),
         "iscrowd": 0,
         "score": exact(mask.predicted_iou),
         "predicted_iou": exact(mask.predicted_iou),

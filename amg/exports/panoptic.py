@@ -7,7 +7,7 @@ from amg.exports.label_map import paint_picture
 from amg.exports.png_file import to_png
 from amg.exports.rendering import Document, Format, FormatOptions, Picture, Rendering
 from amg.exports.text import exact, to_json
-from amg.ops.label_map import Int32s, Overlap, boxes_xywh
+from amg.ops.label_map import Int32s, Overlap, pixel_boxes_xywh
 
 # Where panopticapi and datumaro look: the folder of PNGs is called as the JSON file.
 _NAME = "annotations/panoptic_default"
@@ -60,7 +60,7 @@ def _segments(picture: Picture, canvas: Int32s) -> list[dict[str, object]]:
             "stability_score": exact(mask.stability_score),
         }
         for mask, number, box in zip(
-            masks, numbers, boxes_xywh(canvas, masks, numbers), strict=True
+            masks, numbers, pixel_boxes_xywh(canvas, masks, numbers), strict=True
         )
         if areas[number]
     ]

@@ -1,8 +1,18 @@
-"""Overlapping crops of an image. Source: `segment_anything/utils/amg.py`, generate_crop_boxes."""
+"""Overlapping crops of an image, and which boxes their edges cut.
+
+Source: `segment_anything/utils/amg.py`, generate_crop_boxes and is_box_near_crop_edge.
+"""
 
 import math
 from dataclasses import dataclass
 from itertools import product
+
+import numpy as np
+import torch
+
+from amg.ops.boxes import xyxy_to_xywh
+
+_EDGE_TOLERANCE_PX = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +31,8 @@ class Crop:
     @property
     def box_xywh(self) -> tuple[int, int, int, int]:
         """The same rectangle by its corner and size."""
-        x0, y0, x1, y1 = self.box_xyxy
-        return x0, y0, x1 - x0, y1 - y0
+        x, y, w, h = xyxy_to_xywh(np.array(self.box_xyxy)).tolist()
+        return x, y, w, h
 
 
 def crop_image(
@@ -53,3 +63,20 @@ def _spans(length: int, n: int, overlap: int) -> list[tuple[int, int]]:
     """The n overlapping spans (start, stop) that cover `length` pixels."""
     span = math.ceil((overlap * (n - 1) + length) / n)
     return [((span - overlap) * i, min((span - overlap) * i + span, length)) for i in range(n)]
+
+
+def touches_crop_edge(
+    boxes_xyxy: torch.Tensor, crop: Crop, size_hw: tuple[int, int]
+) -> torch.Tensor:
+    """Which boxes (M, 4), in the crop's pixels, end within 20 px of a crop edge inside the image.
+
+    Such masks are probably cut off, and another crop has them whole. size_hw is the image's.
+    """
+    height, width = size_hw
+    x0, y0, _, _ = crop.box_xyxy
+    in_image = boxes_xyxy.float() + boxes_xyxy.new_tensor([x0, y0, x0, y0])
+    crop_edges = in_image.new_tensor(crop.box_xyxy)
+    image_edges = in_image.new_tensor([0, 0, width, height])
+    near_crop_edge = (in_image - crop_edges).abs() <= _EDGE_TOLERANCE_PX
+    near_image_edge = (in_image - image_edges).abs() <= _EDGE_TOLERANCE_PX
+    return (near_crop_edge & ~near_image_edge).any(dim=1)

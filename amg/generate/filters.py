@@ -3,11 +3,10 @@
 import torch
 
 from amg.config import GeneratorConfig
-from amg.generate.crops import Crop
+from amg.generate.crops import Crop, touches_crop_edge
 from amg.generate.full_size import measure_masks
 from amg.generate.mask_batch import MaskBatch
 from amg.models.interface import Candidates, Frame, PromptableModel
-from amg.ops.boxes import touches_crop_edge
 
 
 def filter_candidates(
@@ -38,7 +37,7 @@ def filter_candidates(
         points_xy=points_xy[candidates.prompt_index],
         level=candidates.level,
     )
-    keep = ~touches_crop_edge(boxes_xyxy, crop.box_xyxy, size_hw)
+    keep = ~touches_crop_edge(boxes_xyxy, crop, size_hw)
     if config.stability_score_thresh > 0:
         keep &= scores >= config.stability_score_thresh
     return masks.select(keep), candidates.logits[keep]

@@ -10,10 +10,9 @@ import torch
 
 from amg.generate.crops import Crop
 from amg.models.interface import Frame, PromptableModel
-from amg.ops import fused, rle
-from amg.ops.boxes import mask_boxes
-from amg.ops.outlines import Outlines, keep_outlines
-from amg.ops.stability import stability_score
+from amg.ops import full_size_numba, rle
+from amg.ops.full_size_plain import mask_boxes, stability_score
+from amg.ops.outline_logits import OutlineLogits, keep_outline_logits
 from amg.records import Rle
 
 _logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def encode_masks(
     size_hw: tuple[int, int],
     threshold: float,
 ) -> list[Rle]:
-    """Draw low-res logits (M, h, w) of a crop, and encode them in the image's frame, `size_hw`."""
+    """Run lengths of low-res logits (M, h, w) of a crop, in the image's frame, `size_hw`."""
     x0, y0, x1, y1 = crop.box_xyxy
     if (twin := _twin(model, logits)) is not None:
         resampling = model.resampling(frame)
@@ -59,9 +58,10 @@ def encode_masks(
 
 def compact(
     model: PromptableModel, logits: torch.Tensor, threshold: float
-) -> torch.Tensor | Outlines:
+) -> torch.Tensor | OutlineLogits:
     """What `encode_masks` needs of low-res logits (M, h, w), in less memory where it can be."""
-    return keep_outlines(logits, threshold) if _twin(model, logits) is fused else logits
+    needs_outlines_alone = _twin(model, logits) is full_size_numba
+    return keep_outline_logits(logits, threshold) if needs_outlines_alone else logits
 
 
 def _twin(model: PromptableModel, logits: torch.Tensor) -> ModuleType | None:
@@ -70,21 +70,21 @@ def _twin(model: PromptableModel, logits: torch.Tensor) -> ModuleType | None:
     if model.plain or dtype == torch.float64:
         return None
     if device == "cpu" and dtype == torch.float32:
-        return fused
-    return _triton_masks() if device == "cuda" else None
+        return full_size_numba
+    return _triton_twin() if device == "cuda" else None
 
 
 @cache
-def _triton_masks() -> ModuleType | None:
+def _triton_twin() -> ModuleType | None:
     """The module of GPU kernels, where they can run: imported when a GPU has asked for it."""
     try:
-        from amg.ops import triton_masks  # noqa: PLC0415
+        from amg.ops import full_size_triton  # noqa: PLC0415
 
-        triton_masks.check_driver()
+        full_size_triton.check_driver()
     except Exception as error:  # no triton, no compiler, no headers: each raises a type of its own
         _logger.warning("Triton cannot be used; masks are upsampled, with more memory: %r", error)
         return None
-    return triton_masks
+    return full_size_triton
 
 
 def _upsampled(

@@ -16,17 +16,18 @@ import torch
 
 from amg.config import GeneratorConfig
 from amg.errors import ImageError
+from amg.generate.budget import allow
 from amg.generate.crops import Crop, crop_image
 from amg.generate.filters import filter_candidates
 from amg.generate.full_size import compact, encode_masks
 from amg.generate.mask_batch import MaskBatch
-from amg.generate.memory import allow
 from amg.generate.points import crop_points
 from amg.generate.selection import select_masks
 from amg.generate.waiting import Encode, WaitingMasks
 from amg.models.interface import FittedImage, PromptableModel
 from amg.models.precision import products_in
 from amg.ops import rle
+from amg.ops.boxes import xyxy_to_xywh
 from amg.records import ImageResult, Mask, StageSeconds
 
 _MOST_PREPARED_BYTES = 2**26  # of an image's crops: SAM's 21 of two layers at 1024
@@ -219,7 +220,7 @@ class MaskGenerator:
             )
 
     def _encoder(self, task: CropTask) -> Encode:
-        """What draws low-res logits at full resolution, and encodes them in the image's frame."""
+        """What upsamples low-res logits, and encodes them in the image's frame."""
         frame, threshold = task.fitted.frame, self.config.mask_threshold
         return lambda logits: encode_masks(
             self.model, logits, frame, task.crop, task.image_hw, threshold
@@ -239,10 +240,12 @@ class MaskGenerator:
 def _masks_in_image(waiting: WaitingMasks, index: torch.Tensor, crop: Crop) -> list[Mask]:
     """Records of some of a crop's masks, in the image's pixels."""
     x0, y0, _, _ = crop.box_xyxy
+    crop_box_xywh = crop.box_xywh
     masks = waiting.masks.select(index)
+    boxes_xyxy = masks.boxes_xyxy.cpu().numpy() + np.array([x0, y0, x0, y0])
     rows = zip(
         waiting.encode(index),
-        masks.boxes_xyxy.tolist(),
+        xyxy_to_xywh(boxes_xyxy).tolist(),
         masks.predicted_iou.tolist(),
         masks.stability_score.tolist(),
         masks.points_xy.tolist(),
@@ -253,15 +256,15 @@ def _masks_in_image(waiting: WaitingMasks, index: torch.Tensor, crop: Crop) -> l
         Mask(
             rle=encoded,
             area=rle.area(encoded),
-            bbox_xywh=(box[0] + x0, box[1] + y0, box[2] - box[0], box[3] - box[1]),
+            bbox_xywh=(x, y, w, h),
             predicted_iou=predicted_iou,
             stability_score=stability,
             point_xy=(point[0] + x0, point[1] + y0),
-            crop_box_xywh=crop.box_xywh,
+            crop_box_xywh=crop_box_xywh,
             crop_layer=crop.layer,
             level=level,
         )
-        for encoded, box, predicted_iou, stability, point, level in rows
+        for encoded, (x, y, w, h), predicted_iou, stability, point, level in rows
     ]
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from amg.ops.rle_overlap import shared_pixels
+from amg.ops.boxes import record_boxes_xyxy
+from amg.ops.rle_overlap import intersection_areas
 from amg.records import Mask
 
 Int64s = npt.NDArray[np.int64]
@@ -40,7 +41,7 @@ def _pairs_over(masks: Sequence[Mask], iou_threshold: float) -> Int64s:
     most = np.minimum(most, areas[pairs].min(axis=1))
     possible = most / (total - most) > iou_threshold
     pairs, total = pairs[possible], total[possible]
-    shared = shared_pixels([mask.rle for mask in masks], pairs)
+    shared = intersection_areas([mask.rle for mask in masks], pairs)
     return pairs[shared / (total - shared) > iou_threshold]
 
 
@@ -56,7 +57,7 @@ def find_parents(masks: Sequence[Mask], containment: float) -> list[Mask]:
     child, parent = pairs.T
     possible = (areas[child] < areas[parent]) & (most / areas[child] >= containment)
     pairs = pairs[possible]
-    shared = shared_pixels([mask.rle for mask in masks], pairs)
+    shared = intersection_areas([mask.rle for mask in masks], pairs)
     child, parent = pairs[shared / areas[pairs[:, 0]] >= containment].T
     largest_first = np.lexsort((-parent, -areas[parent]))
     parents: list[int | None] = [None] * len(masks)
@@ -75,8 +76,8 @@ def _areas(masks: Sequence[Mask]) -> Int64s:
 def _pairs_of_boxes(masks: Sequence[Mask]) -> tuple[Int64s, Int64s]:
     """The pairs (P, 2) of masks, not empty, whose boxes share pixels, and how many (P,)."""
     filled = np.flatnonzero(_areas(masks))
-    boxes = np.array([masks[i].bbox_xywh for i in filled.tolist()], dtype=np.int64).reshape(-1, 4)
-    first, last = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    boxes = record_boxes_xyxy([masks[i] for i in filled.tolist()]).astype(np.int64)
+    first, last = boxes[:, :2], boxes[:, 2:]
     parts = [(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))]
     step = max(1, _PAIRS_AT_ONCE // max(1, len(filled)))
     for start in range(0, len(filled), step):

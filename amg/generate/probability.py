@@ -28,7 +28,7 @@ def generate_soft(
     """The masks that `generator.generate` gives for (H, W, 3) uint8 RGB, in its order, unfinished.
 
     For each its probabilities (H, W) float32 and its pixels (H, W) bool. All logits of masks that
-    pass the filters wait for NMS, 256 KB each with most models, and masks are drawn one by one.
+    pass the filters wait for NMS, 256 KB each with most models, and masks are upsampled one by one.
 
     Raises ConfigError for a generator that goes on with finished masks: with crops, cleaning, or
     filters of what NMS has left.

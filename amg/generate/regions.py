@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from amg.generate.nms import suppress_duplicates
-from amg.ops import boxes, rle
+from amg.ops import rle
+from amg.ops.boxes import record_boxes_xyxy, xyxy_to_xywh
+from amg.ops.full_size_plain import mask_boxes
 from amg.records import Mask
 
 _CONNECTIVITY = 8
@@ -27,7 +29,7 @@ def clean_small_regions(masks: list[Mask], min_area_px: int, nms_threshold: floa
     cleaned = [_clean(mask, min_area_px) for mask in masks]
     unchanged = [after is before for before, after in zip(masks, cleaned, strict=True)]
     keep = suppress_duplicates(
-        torch.tensor([_box_xyxy(mask) for mask in cleaned]),
+        torch.from_numpy(record_boxes_xyxy(cleaned)),
         torch.tensor(unchanged, dtype=torch.float32),
         nms_threshold,
     )
@@ -41,12 +43,13 @@ def _clean(mask: Mask, min_area_px: int) -> Mask:
     after = drop_small_islands(filled, min_area_px)
     if after is before:
         return mask
-    x0, y0, x1, y1 = boxes.mask_boxes(torch.from_numpy(after)[None])[0].tolist()
+    (box_xyxy,) = mask_boxes(torch.from_numpy(after)[None]).numpy()
+    x, y, w, h = xyxy_to_xywh(box_xyxy).tolist()
     return replace(
         mask,
         rle=rle.encode_masks(after[None])[0],
         area=int(after.sum()),
-        bbox_xywh=(x0, y0, x1 - x0, y1 - y0),
+        bbox_xywh=(x, y, w, h),
     )
 
 
@@ -82,8 +85,3 @@ def _label(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mask.astype(np.uint8), connectivity=_CONNECTIVITY
     )
     return regions, stats[:, cv2.CC_STAT_AREA].copy()
-
-
-def _box_xyxy(mask: Mask) -> tuple[float, float, float, float]:
-    x, y, width, height = mask.bbox_xywh
-    return x, y, x + width, y + height

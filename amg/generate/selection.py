@@ -6,13 +6,13 @@ the reference, and off unless they are asked for.
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 
 from amg.config import GeneratorConfig
 from amg.generate.nms import suppress_duplicates
 from amg.generate.overlap import find_parents, suppress_overlapping
 from amg.generate.regions import clean_small_regions
+from amg.ops.boxes import record_boxes_xyxy
 from amg.records import Mask
 
 
@@ -51,7 +51,9 @@ def suppress_in_crops(candidates: Sequence[Mask], iou_threshold: float) -> list[
         masks[i]
         for masks in _by_crop(candidates)
         for i in suppress_duplicates(
-            _boxes_xyxy(masks), torch.tensor([mask.predicted_iou for mask in masks]), iou_threshold
+            torch.from_numpy(record_boxes_xyxy(masks)),
+            torch.tensor([mask.predicted_iou for mask in masks]),
+            iou_threshold,
         ).tolist()
     ]
 
@@ -68,11 +70,6 @@ def suppress_between_crops(masks: list[Mask], iou_threshold: float) -> list[Mask
     if not masks:
         return []
     crop_areas = torch.tensor([mask.crop_box_xywh[2] * mask.crop_box_xywh[3] for mask in masks])
-    keep = suppress_duplicates(_boxes_xyxy(masks), 1 / crop_areas, iou_threshold)
+    boxes = torch.from_numpy(record_boxes_xyxy(masks))
+    keep = suppress_duplicates(boxes, 1 / crop_areas, iou_threshold)
     return [masks[i] for i in keep.tolist()]
-
-
-def _boxes_xyxy(masks: Sequence[Mask]) -> torch.Tensor:
-    """(M, 4) float32."""
-    boxes = torch.from_numpy(np.array([mask.bbox_xywh for mask in masks], dtype=np.float32))
-    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)

@@ -6,14 +6,14 @@ import torch
 
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
-from amg.ops.outlines import Outlines
+from amg.ops.outline_logits import OutlineLogits
 from amg.records import Rle
 
 Encode = Callable[[torch.Tensor], list[Rle]]
-Shapes = torch.Tensor | Outlines
+Shapes = torch.Tensor | OutlineLogits
 """Logits (M, h, w), or what is needed of them."""
 
-_ENCODED_BYTES = 2**26  # of logits that are drawn at once
+_ENCODED_BYTES = 2**26  # of logits that are encoded at once
 
 
 class WaitingMasks:

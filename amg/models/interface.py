@@ -120,7 +120,7 @@ class PromptableModel(Protocol):
 
         Kept are masks with predicted IoU above `pred_iou_thresh`; all, where that is not positive.
         They come for `points_per_batch` prompts at a time. `multimask_output`: three masks a
-        prompt, not one. `use_m2m`: each is drawn again, with itself as a prompt.
+        prompt, not one. `use_m2m`: each is predicted again, with itself as a prompt.
         """
         ...
 

@@ -28,11 +28,13 @@ def paint(
     return np.ascontiguousarray(canvas.T)
 
 
-def boxes_xywh(canvas: Int32s, masks: Sequence[Mask], values: Sequence[int]) -> list[list[int]]:
-    """The tight box of each value's pixels on a painted map, no sides where there are none."""
+def pixel_boxes_xywh(
+    canvas: Int32s, masks: Sequence[Mask], values: Sequence[int]
+) -> list[list[int]]:
+    """The tight box of each value's pixels on a painted map: w and h count pixels, 0 if none."""
     boxes = []
     for mask, value in zip(masks, values, strict=True):
-        x, y, w, h = map(int, rle.bbox_xywh(mask.rle))
+        x, y, w, h = map(int, rle.pixel_box_xywh(mask.rle))
         seen = canvas[y : y + h, x : x + w] == value
         columns, rows = np.flatnonzero(seen.any(axis=0)), np.flatnonzero(seen.any(axis=1))
         if len(columns) == 0:

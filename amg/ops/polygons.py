@@ -64,7 +64,7 @@ def trace(bits: Bools, lines: Lines) -> list[Outline]:
 
 def trace_rle(mask: Rle, lines: Lines) -> list[Outline]:
     """Outline each part of a mask. Raises RleError as `rle.runs`."""
-    x, y, w, h = map(int, rle.bbox_xywh(mask))
+    x, y, w, h = map(int, rle.pixel_box_xywh(mask))
     if w == 0:
         return []
     window = np.ascontiguousarray(rle.decode(mask)[y : y + h, x : x + w])

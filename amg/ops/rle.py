@@ -108,11 +108,11 @@ def covers(rle: Rle, x: int, y: int) -> bool:
     return bool(run % 2)
 
 
-def bbox_xywh(rle: Rle) -> tuple[float, float, float, float]:
-    """Tight box of the foreground, in whole pixels; all zero for an empty mask (rleToBbox).
+def pixel_box_xywh(rle: Rle) -> tuple[float, float, float, float]:
+    """Tight box whose w and h count pixels, as COCO's; all zero for an empty mask (rleToBbox).
 
-    A run over more than one column takes the full height. w and h count pixels, so they are one
-    more than in the boxes of SAM's generator, which subtract the first index from the last.
+    A run over more than one column takes the full height. `Mask.bbox_xywh` is another box: its w
+    and h are last index less first, as in SAM's generator, and so one less.
 
     Raises RleError as `runs`.
     """

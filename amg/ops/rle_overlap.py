@@ -1,4 +1,4 @@
-"""How many pixels masks of an image share, from their run lengths: none of them is drawn."""
+"""How many pixels masks of an image share, from their run lengths: none of them is decoded."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from amg.records import Rle
 Int64s = npt.NDArray[np.int64]
 
 
-def shared_pixels(masks: Sequence[Rle], pairs: Int64s) -> Int64s:
+def intersection_areas(masks: Sequence[Rle], pairs: Int64s) -> Int64s:
     """Pixels (P,) in both masks of each pair, an index (P, 2) of masks of one size.
 
     Raises RleError for counts that are not valid.

@@ -6,6 +6,7 @@ import numpy as np
 
 from amg.errors import ImageError
 from amg.ops import rle
+from amg.ops.boxes import record_boxes_xyxy
 from amg.records import ImageResult
 from amg.runs.schema import ImageRow
 
@@ -27,10 +28,8 @@ def to_supervision(result: ImageRow | ImageResult) -> "Detections":
     bits = np.zeros((len(masks), height, width), dtype=bool)
     for index, mask in enumerate(masks):
         bits[index] = rle.decode(mask.rle)
-    boxes_xywh = np.array([mask.bbox_xywh for mask in masks], dtype=np.float32).reshape(-1, 4)
-    corners = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
     return Detections(
-        xyxy=np.concatenate(corners, axis=1),
+        xyxy=record_boxes_xyxy(masks).astype(np.float32),
         mask=bits,
         confidence=np.array([mask.predicted_iou for mask in masks], dtype=np.float32),
         class_id=np.zeros(len(masks), dtype=int),

@@ -50,7 +50,7 @@ class Objective:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of all questions about a batch's images, and what is worth a log.
 
-        A point draws three masks for its three regions; a box draws the region that it is around.
+        A point asks for masks of its three regions; a box for the region that it is around.
         As many points as boxes, and the boxes, are asked again.
         """
         n_images, n_points, _ = batch.points_xy.shape
@@ -110,7 +110,7 @@ class Objective:
                 dense = torch.where(has_mask, prompt_encoder.dense(masks), dense)
             decoded = decoder.attend(embedding, prompt_encoder.get_dense_pe(), sparse, dense)
             upscaled = decoder.upscale(decoded.pixels, high_res)
-            logits = decoder.draw(upscaled, decoded.mask_tokens)
+            logits = decoder.predict_all(upscaled, decoded.mask_tokens)
         return logits.flatten(2).float(), decoded.predicted_iou.float()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from amg.ops.boxes import xyxy_to_xywh
 from pipelines.train.scenes import make_views
 
 MASK_STRIDE = 4  # the mask decoder draws at a quarter of the input
@@ -86,7 +87,7 @@ def jittered_box(rng: np.random.Generator, region: np.ndarray) -> np.ndarray:
     """A box (4,) float32 XYXY around a region (S, S) bool, as loose as people draw it."""
     rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
-    sides = np.tile(box[2:] - box[:2], 2)
+    sides = np.tile(xyxy_to_xywh(box)[2:], 2)
     most = np.minimum(_JITTER_SHARE * sides, _MOST_JITTER_PX)
     jitter = np.clip(rng.normal(0, most), -2 * most, 2 * most)
     return np.clip(box + jitter, 0, len(region)).astype(np.float32)

@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from amg.errors import EvaluationError
-from amg.evaluate.coco_truth import draw, read_coco
+from amg.evaluate.coco_truth import annotation_rle, read_coco
 from amg.ops import rle
 from tests.evaluate.shapes import annotation, box, coco_tree, write_json
 
@@ -18,7 +18,7 @@ def _read(tmp_path, *annotations, **changes):
     return read_coco(write_json(tmp_path / "truth.json", tree))
 
 
-def test_shapes_of_all_three_kinds_are_drawn(tmp_path):
+def test_shapes_of_all_three_kinds_become_run_lengths(tmp_path):
     (encoded,) = rle.encode_masks(BITS[None])
     plain = {"size": list(SIZE_HW), "counts": rle.runs(encoded).tolist()}
     outline = [[5, 2, 25, 2, 25, 10, 5, 10]]
@@ -29,7 +29,7 @@ def test_shapes_of_all_three_kinds_are_drawn(tmp_path):
         annotation(3, 4, BITS, segmentation=outline),
     )
     (image,) = truth.images
-    assert [draw(a, image.size_hw) for a in image.annotations] == [encoded] * 3
+    assert [annotation_rle(a, image.size_hw) for a in image.annotations] == [encoded] * 3
     assert [a.is_crowd for a in image.annotations] == [False, True, False]
     assert truth.frequencies == {}
 
@@ -37,17 +37,17 @@ def test_shapes_of_all_three_kinds_are_drawn(tmp_path):
 def test_parts_of_an_instance_are_joined(tmp_path):
     parts = [[0, 0, 4, 0, 4, 4, 0, 4], [10, 10, 14, 10, 14, 14, 10, 14]]
     truth = _read(tmp_path, annotation(1, 4, BITS, segmentation=parts))
-    drawn = rle.decode(draw(truth.images[0].annotations[0], SIZE_HW))
+    found = rle.decode(annotation_rle(truth.images[0].annotations[0], SIZE_HW))
     expected = box(SIZE_HW, 0, 4, 0, 4) | box(SIZE_HW, 10, 14, 10, 14)
-    np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_outlines_that_enclose_nothing_do_not_count(tmp_path):
     parts = [[0, 0, 4, 0, 4, 4, 0, 4], [10, 10, 14, 14], [7, 7]]
     truth = _read(tmp_path, annotation(1, 4, BITS, segmentation=parts))
-    drawn = draw(truth.images[0].annotations[0], SIZE_HW)
+    found = annotation_rle(truth.images[0].annotations[0], SIZE_HW)
     theirs = coco_mask.merge(coco_mask.frPyObjects(parts, *SIZE_HW))
-    assert drawn == rle.validate(theirs["counts"], SIZE_HW)
+    assert found == rle.validate(theirs["counts"], SIZE_HW)
 
 
 def test_images_of_lvis_are_called_as_their_files(tmp_path):
@@ -77,13 +77,13 @@ def test_a_damaged_annotation_is_named(tmp_path, changes, message):
 def test_outlines_far_outside_are_refused(tmp_path):
     truth = _read(tmp_path, annotation(1, 4, BITS, segmentation=[[0, 0, 1e9, 0, 0, 5]]))
     with pytest.raises(EvaluationError, match="annotation 1: its outline is far outside"):
-        draw(truth.images[0].annotations[0], SIZE_HW)
+        annotation_rle(truth.images[0].annotations[0], SIZE_HW)
 
 
 def test_run_lengths_of_another_size_are_refused(tmp_path):
     truth = _read(tmp_path, annotation(1, 4, BITS))
     with pytest.raises(EvaluationError, match="annotation 1: not of its image's size"):
-        draw(truth.images[0].annotations[0], (30, 20))
+        annotation_rle(truth.images[0].annotations[0], (30, 20))
 
 
 @pytest.mark.parametrize(

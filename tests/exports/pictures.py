@@ -14,7 +14,7 @@ SIZE_HW = (60, 80)
 def make_mask(bits, score=0.75, stability=0.5, **values):
     """A mask with the fields that fit its bits; scores need more than a decimal in 32 bits."""
     (encoded,) = rle.encode_masks(bits[None])
-    x, y, w, h = rle.bbox_xywh(encoded)
+    x, y, w, h = rle.pixel_box_xywh(encoded)
     return Mask(
         **{
             "rle": encoded,

@@ -1,9 +1,10 @@
 import numpy as np
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_anything.utils import amg as original
 
-from amg.generate.crops import crop_image
+from amg.generate.crops import Crop, crop_image, touches_crop_edge
 
 SIDES = st.integers(1, 400)
 RATIOS = st.floats(0, 0.99)
@@ -52,3 +53,16 @@ def test_the_image_may_be_skipped_but_not_its_crops(height, width, n_layers, rat
     crops = crop_image((height, width), n_layers, ratio, skip_image=True)
     assert crops
     assert crops == [crop for crop in every if crop.layer > 0]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 500))
+def test_edges_are_the_originals(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(60, 200, 2).tolist()
+    x0, y0 = rng.integers(0, 40, 2).tolist()
+    box = (x0, y0, int(rng.integers(x0 + 10, width + 1)), int(rng.integers(y0 + 10, height + 1)))
+    corners = rng.integers(0, 90, (30, 2, 2))
+    boxes = torch.from_numpy(np.concatenate([corners.min(1), corners.max(1)], axis=1))
+    expected = original.is_box_near_crop_edge(boxes, list(box), [0, 0, width, height])
+    assert torch.equal(touches_crop_edge(boxes, Crop(box, 1), (height, width)), expected)

@@ -12,12 +12,12 @@ import amg
 import amg.ops
 from amg.evaluate.parity import compare_annotations
 from amg.generate import full_size
-from amg.ops import fused
+from amg.ops import full_size_numba
 
 
 @pytest.fixture
 def way(nano, monkeypatch):
-    monkeypatch.setattr(full_size, "_triton_masks", lambda: "triton")
+    monkeypatch.setattr(full_size, "_triton_twin", lambda: "triton")
 
     def which(device, dtype, plain=False):
         monkeypatch.setattr(nano, "plain", plain)
@@ -27,7 +27,7 @@ def way(nano, monkeypatch):
 
 
 def test_each_device_has_its_way(way):
-    assert way("cpu", torch.float32) is fused
+    assert way("cpu", torch.float32) is full_size_numba
     assert way("cpu", torch.bfloat16) is None
     assert way("cuda", torch.float32) == way("cuda:1", torch.bfloat16) == "triton"
     assert way("mps", torch.float32) is None
@@ -40,34 +40,34 @@ def test_the_plain_way_and_doubles_are_upsampled(way):
 
 @pytest.fixture
 def not_asked_yet():
-    full_size._triton_masks.cache_clear()
+    full_size._triton_twin.cache_clear()
     yield
-    full_size._triton_masks.cache_clear()
+    full_size._triton_twin.cache_clear()
 
 
 def test_without_triton_masks_are_upsampled_and_that_is_said_once(
     not_asked_yet, monkeypatch, caplog
 ):
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "amg.ops.triton_masks", raising=False)
-    monkeypatch.delattr(amg.ops, "triton_masks", raising=False)
-    assert full_size._triton_masks() is full_size._triton_masks() is None
+    monkeypatch.delitem(sys.modules, "amg.ops.full_size_triton", raising=False)
+    monkeypatch.delattr(amg.ops, "full_size_triton", raising=False)
+    assert full_size._triton_twin() is full_size._triton_twin() is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "triton" in record.getMessage()
 
 
 def test_without_a_compiler_masks_are_upsampled(not_asked_yet, monkeypatch, caplog):
-    triton_masks = pytest.importorskip("amg.ops.triton_masks", exc_type=ImportError)
-    monkeypatch.setattr(triton_masks, "check_driver", Mock(side_effect=RuntimeError("no gcc")))
-    assert full_size._triton_masks() is None
+    full_size_triton = pytest.importorskip("amg.ops.full_size_triton", exc_type=ImportError)
+    monkeypatch.setattr(full_size_triton, "check_driver", Mock(side_effect=RuntimeError("no gcc")))
+    assert full_size._triton_twin() is None
     assert "no gcc" in caplog.text
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_masks_are_those_of_upsampling(not_asked_yet, photos, monkeypatch):
-    assert full_size._triton_masks() is not None
+    assert full_size._triton_twin() is not None
     model = amg.load_model("nano", device="cuda")
     config = amg.GeneratorConfig(
         points_per_side=8, crop_n_layers=1, pred_iou_thresh=0.2, stability_score_thresh=0.2

@@ -4,7 +4,7 @@ import torch
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
 from amg.generate.waiting import WaitingMasks
-from amg.ops.outlines import keep_outlines
+from amg.ops.outline_logits import keep_outline_logits
 from amg.records import Rle
 
 SIDE = 4
@@ -59,7 +59,7 @@ def test_survivors_are_those_of_one_nms_however_few_may_wait(most_masks, n_early
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_outlines_wait_as_logits_do(at_once, monkeypatch):
-    """And however many are drawn at once: little memory may be left for many survivors."""
+    """And however many are encoded at once: little memory may be left for many survivors."""
     monkeypatch.setattr("amg.generate.waiting._ENCODED_BYTES", at_once * SIDE * SIDE * 4)
     encode = Encoder()
     waiting = WaitingMasks(encode, 10**6)
@@ -68,7 +68,7 @@ def test_outlines_wait_as_logits_do(at_once, monkeypatch):
         logits[:, 3, 3] = -1  # so that some outline keeps the values beside it
         logits[:, 0, 0] = -1
         logits[:, 1, 1] = masks.level + 1.0
-        waiting.add(masks, keep_outlines(logits, 0.0) if first else logits)
+        waiting.add(masks, keep_outline_logits(logits, 0.0) if first else logits)
     rles = waiting.encode(torch.tensor([20, 3, 15, 26, 0]))
     assert encode.n_encoded == 5
     assert [encoded.counts for encoded in rles] == ["21", "4", "16", "27", "1"]

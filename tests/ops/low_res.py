@@ -1,13 +1,12 @@
-"""Low-res logits, the frames that they are drawn in, and what their full-size masks must be."""
+"""Low-res logits, the frames that they are seen in, and what their full-size masks must be."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from amg.ops import rle
-from amg.ops.boxes import mask_boxes
+from amg.ops.full_size_plain import mask_boxes, stability_score
 from amg.ops.resample import TAPS, Resampling, bilinear_taps
-from amg.ops.stability import stability_score
 
 THRESHOLD, OFFSET = 0.0, 1.0
 # Low-res side, side of the model's input, what of it is kept, the crop's size.
@@ -62,7 +61,7 @@ def resample(logits, resampling):
     return full
 
 
-def draw(encoded):
+def decode_all(encoded):
     """Masks (M, H, W) bool."""
     return np.stack([rle.decode(mask) for mask in encoded])
 
@@ -70,8 +69,8 @@ def draw(encoded):
 def assert_of_full_masks(frame, logits, stability, boxes, encoded):
     """What is found of clear logits is right for their full masks, but for a flipped pixel each."""
     full = upsample(logits, *frame[1:])
-    bits, drawn = full > THRESHOLD, draw(encoded)
-    n_flipped = (drawn != bits.numpy()).sum((1, 2))
+    bits, decoded = full > THRESHOLD, decode_all(encoded)
+    n_flipped = (decoded != bits.numpy()).sum((1, 2))
     assert n_flipped.max() <= 1
     same = torch.from_numpy(n_flipped == 0)
     assert same.float().mean() > 0.9
@@ -81,11 +80,11 @@ def assert_of_full_masks(frame, logits, stability, boxes, encoded):
     areas = (full > THRESHOLD - OFFSET).sum((1, 2))
     differences = ((stability - expected).abs() * areas).nan_to_num()
     assert differences.max() <= 2.01  # pixels
-    assert [rle.area(mask) for mask in encoded] == drawn.sum((1, 2)).tolist()
+    assert [rle.area(mask) for mask in encoded] == decoded.sum((1, 2)).tolist()
 
 
 def assert_boxes_of_runs(boxes, encoded):
     """Boxes are those of what is encoded, to the pixel; and runs are canonical."""
-    bits = draw(encoded)
+    bits = decode_all(encoded)
     assert torch.equal(boxes, mask_boxes(torch.from_numpy(bits)))
     assert encoded == rle.encode_masks(bits)

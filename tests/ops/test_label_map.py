@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from amg import Mask
 from amg.ops import rle
-from amg.ops.label_map import boxes_xywh, paint
+from amg.ops.label_map import paint, pixel_boxes_xywh
 
 
 def _mask(bits, score=0.9):
@@ -54,7 +54,7 @@ def test_boxes_hold_what_is_seen(stack):
     masks = [_mask(one, score) for one, score in zip(bits, scores, strict=True)]
     values = list(range(1, len(masks) + 1))
     canvas = paint(masks, values, bits.shape[1:], "smaller-on-top")
-    for value, (x, y, w, h) in zip(values, boxes_xywh(canvas, masks, values), strict=True):
+    for value, (x, y, w, h) in zip(values, pixel_boxes_xywh(canvas, masks, values), strict=True):
         seen = canvas == value
         assert (w > 0) == seen.any()
         if seen.any():

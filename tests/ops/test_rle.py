@@ -10,7 +10,6 @@ from amg.errors import RleError
 from amg.ops import rle as rle_module
 from amg.ops.rle import (
     area,
-    bbox_xywh,
     compress_counts,
     covers,
     decode,
@@ -18,6 +17,7 @@ from amg.ops.rle import (
     from_coco,
     from_runs,
     parse_counts,
+    pixel_box_xywh,
     runs,
     to_coco,
     validate,
@@ -85,7 +85,7 @@ def test_agrees_with_pycocotools(masks):
         assert decoded.dtype == np.bool_ and decoded.shape == mask.shape
         np.testing.assert_array_equal(decoded, mask)
         assert area(rle) == coco.area(theirs) == mask.sum()
-        assert bbox_xywh(rle) == tuple(coco.toBbox(theirs))
+        assert pixel_box_xywh(rle) == tuple(coco.toBbox(theirs))
         assert from_runs(runs(rle), rle.size_hw) == rle
         assert from_coco(to_coco(rle)) == from_coco(theirs) == rle
         np.testing.assert_array_equal(coco.decode(to_coco(rle)), mask)
@@ -206,7 +206,7 @@ def test_from_runs_with_empty_runs(lengths, h):
     raw = Rle(size, foreign)  # not canonical, yet nothing breaks
     np.testing.assert_array_equal(decode(raw), mask)
     assert area(raw) == area(rle)
-    assert bbox_xywh(raw) == bbox_xywh(rle)
+    assert pixel_box_xywh(raw) == pixel_box_xywh(rle)
     assert validate(foreign, size) == validate(foreign.encode(), size) == rle
     assert validate(sloppy(foreign), size) == rle
 
@@ -293,7 +293,7 @@ def test_compress_refuses(bad):
         compress_counts([np.array([1]), np.array(bad)])
 
 
-@pytest.mark.parametrize("read", [decode, area, bbox_xywh, runs])
+@pytest.mark.parametrize("read", [decode, area, pixel_box_xywh, runs])
 @pytest.mark.parametrize("counts", ["5", "P", "1N", "~", "<1"])
 def test_readers_refuse_a_broken_rle(read, counts):
     with pytest.raises(RleError):
@@ -325,7 +325,7 @@ def test_fuzzed_strings_are_refused_or_mean_the_same_to_pycocotools(counts, h):
         np.testing.assert_array_equal(coco.decode({"size": list(size), "counts": counts}), mask)
     assert encode_masks(mask[None]) == [rle]
     assert coco.area(to_coco(rle)) == area(rle)
-    assert tuple(coco.toBbox(to_coco(rle))) == bbox_xywh(rle)
+    assert tuple(coco.toBbox(to_coco(rle))) == pixel_box_xywh(rle)
 
 
 @given(mask_batches(), st.data())

@@ -45,10 +45,11 @@ class StubGenerator:
         grey = image.mean(axis=2)
         (encoded,) = rle.encode_masks((grey > grey.mean())[None])
         height, width = grey.shape
+        x, y, w, h = rle.pixel_box_xywh(encoded)
         mask = Mask(
             rle=encoded,
             area=rle.area(encoded),
-            bbox_xywh=rle.bbox_xywh(encoded),
+            bbox_xywh=(x, y, max(0.0, w - 1), max(0.0, h - 1)),
             predicted_iou=0.5,
             stability_score=0.75,
             point_xy=(width / 2, height / 2),

@@ -43,17 +43,18 @@ IDENTITY = {
 def make_mask(bits, iou=0.8, stability=0.9):
     """A mask with these bits, (H, W) bool."""
     (encoded,) = rle.encode_masks(bits[None])
-    h, w = bits.shape
+    height, width = bits.shape
+    x, y, w, h = rle.pixel_box_xywh(encoded)
     ys, xs = np.nonzero(bits)
     point = (float(xs.mean()), float(ys.mean())) if len(xs) else (0.0, 0.0)
     return Mask(
         rle=encoded,
         area=rle.area(encoded),
-        bbox_xywh=rle.bbox_xywh(encoded),
+        bbox_xywh=(x, y, max(0.0, w - 1), max(0.0, h - 1)),
         predicted_iou=iou,
         stability_score=stability,
         point_xy=point,
-        crop_box_xywh=(0, 0, w, h),
+        crop_box_xywh=(0, 0, width, height),
         crop_layer=0,
         level=1,
     )

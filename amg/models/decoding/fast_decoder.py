@@ -25,9 +25,9 @@ from amg.models.decoding.shared_pixels import (
 )
 from amg.models.modules.mask_decoder import DecodedTokens, MaskDecoder
 from amg.models.modules.two_way_transformer import Attention, TwoWayAttentionBlock
-from amg.ops import passes
+from amg.ops import decoder_passes
 
-_TILE_ELEMENTS = 2**18  # of a prompt's pixels on a CPU, while they are drawn: its cache holds them
+_TILE_ELEMENTS = 2**18  # of a prompt's upscaled pixels on a CPU: its cache holds them
 
 
 @dataclass(slots=True)
@@ -74,32 +74,36 @@ def attend(
     return decoder.read(transformer.norm_final_attn(tokens + update), pixels)
 
 
-def draw(
+def compute_logits(
     decoder: MaskDecoder, shared: SharedPixels, pixels: PromptPixels, weights: torch.Tensor
 ) -> torch.Tensor:
-    """`MaskDecoder.upscale` and `draw_with` in one: weights (N, M, C / 8) to (N, M, 4h, 4w)."""
+    """`MaskDecoder.upscale` and `mask_decoder.compute_logits` in one.
+
+    weights (N, M, C / 8) to logits (N, M, 4h, 4w).
+    """
     weights = weights.contiguous()
     _, norm, second = upscaling_layers(decoder)
     second_weight, _ = convolution_as_product(second)
-    directions = _per_group(pixels.values, shared.drawn.carried).flatten(1, 2)
+    directions = _per_group(pixels.values, shared.upscaled.carried).flatten(1, 2)
     h, w = shared.size_hw
     logits = weights.new_empty(*weights.shape[:2], 4 * h, 4 * w)
-    n_at_once = h * w if weights.is_cuda else max(1, _TILE_ELEMENTS // shared.drawn.base.shape[1])
+    n_channels = shared.upscaled.base.shape[1]
+    n_at_once = h * w if weights.is_cuda else max(1, _TILE_ELEMENTS // n_channels)
     for start in range(0, h * w, n_at_once):
         tile = slice(start, start + n_at_once)
         x = pixels.mixing[:, :, tile].transpose(1, 2) @ directions
-        passes.add_norm_gelu(
+        decoder_passes.add_norm_gelu(
             x,
-            shared.drawn.base[tile],
+            shared.upscaled.base[tile],
             pixels.scale[:, tile].contiguous(),
-            _rows(shared.drawn.constant, tile),
+            _rows(shared.upscaled.constant, tile),
             norm.weight,
             norm.bias,
             norm.eps,
         )
         x = F.linear(x.unflatten(2, (4, -1)).flatten(1, 2), second_weight)
         parts = slice(4 * tile.start, 4 * tile.stop)
-        passes.gelu_dot(x, _rows(shared.last_bias, parts), weights, logits, start, w)
+        decoder_passes.gelu_dot(x, _rows(shared.last_bias, parts), weights, logits, start, w)
     return logits
 
 
@@ -111,8 +115,8 @@ def _rows(bias: torch.Tensor, tile: slice) -> torch.Tensor:
 def _fresh_pixels(shared: SharedPixels, tokens: torch.Tensor) -> PromptPixels:
     """The image's pixels, which no prompt has changed yet."""
     n_prompts, n_tokens, _ = tokens.shape
-    n_pixels = shared.drawn.base.shape[0]
-    n_groups, n_channels, _ = shared.drawn.carried.shape
+    n_pixels = shared.upscaled.base.shape[0]
+    n_groups, n_channels, _ = shared.upscaled.carried.shape
     return PromptPixels(
         scale=tokens.new_ones(n_prompts, n_pixels),
         values=tokens.new_empty(n_prompts, 0, n_tokens, n_channels),
@@ -149,7 +153,7 @@ def _attend_to_pixels(
     q = attention.split_heads(_scaled(attention, attention.q_proj(queries)))
     scores = _small_scores(q, keys, pixels) @ pixels.mixing
     scaled = _per_head(q, keys.base)
-    passes.softmax_over_pixels(scores, scaled, _per_head(q, keys.positions), pixels.scale)
+    decoder_passes.softmax_over_pixels(scores, scaled, _per_head(q, keys.positions), pixels.scale)
 
     of_base = scaled.flatten(1, 2) @ values.base.transpose(1, 2)
     of_base = of_base.unflatten(1, q.shape[::2])  # (heads, N, T, d)
@@ -174,7 +178,7 @@ def _attend_to_tokens(
     n_prompts, n_heads, n_tokens, _ = k.shape
     first_row, n_rows = pixels.n_rows, pixels.n_rows + n_heads * n_tokens
     pixels.room[:, first_row:n_rows] = _small_scores(k, queries, pixels) @ pixels.mixing
-    passes.softmax_over_tokens(
+    decoder_passes.softmax_over_tokens(
         pixels.room,
         first_row,
         _per_head(k, queries.base),
@@ -192,7 +196,7 @@ def _normalise(norm: SharedNorm, pixels: PromptPixels) -> None:
     """Divide the pixels by their deviation over the channels; the rest of a norm is shared."""
     values = pixels.values
     small = _expand(_per_group(values, norm.carried).flatten(1, 2), values)  # (N, R, R)
-    passes.normalise_pixels(
+    decoder_passes.normalise_pixels(
         pixels.room,
         small @ pixels.mixing,
         _per_head(values, norm.cross),

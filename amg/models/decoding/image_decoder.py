@@ -1,7 +1,7 @@
 """From embedded prompts on one image to candidate masks, by the plain or by the fast decoder.
 
-Predicted IoU comes from a token alone: masks are drawn only for prompts that may have one above the
-threshold.
+Predicted IoU comes from a token alone: masks are computed only for prompts that may have one above
+the threshold.
 """
 
 import math
@@ -14,7 +14,12 @@ import torch
 from amg.models.decoding import fast_decoder
 from amg.models.decoding.shared_pixels import SharedPixels, share_pixels
 from amg.models.interface import Candidates
-from amg.models.modules.mask_decoder import DecodedTokens, Draw, MaskDecoder, draw_with
+from amg.models.modules.mask_decoder import (
+    ComputeLogits,
+    DecodedTokens,
+    MaskDecoder,
+    compute_logits,
+)
 from amg.models.modules.prompt_encoder import PromptEncoder
 from amg.ops.threads import map_in_threads
 
@@ -28,7 +33,7 @@ def bytes_per_point(size_hw: tuple[int, int], on_cpu: bool) -> int:
     """What one of many prompts on (h, w) pixels needs at most, from prompt to logits.
 
     On a CPU few prompts are decoded at once: their logits remain, as made, joined and filtered.
-    Elsewhere the largest are the features that masks are drawn from, (4 h, 4 w, 32) and copies.
+    Elsewhere the largest are the features that masks are computed from, (4 h, 4 w, 32) and copies.
     """
     h, w = size_hw
     return h * w * (3 * 3 * 16 * 4 if on_cpu else 12_000)
@@ -69,8 +74,8 @@ class ImageDecoder:
         decode = self._decode_plainly if is_plain else partial(self._decode_fast, self._shared)
 
         def work(some: slice) -> Candidates:
-            decoded, draw = decode(sparse[some], None if masks is None else masks[some])
-            return self._choose(decoded, draw, pred_iou_thresh, multimask_output)
+            decoded, upscale = decode(sparse[some], None if masks is None else masks[some])
+            return self._predict(decoded, upscale, pred_iou_thresh, multimask_output)
 
         chunks = self._chunks(len(sparse), _PLAIN_PIXELS if is_plain else _CACHED_PIXELS)
         parts = [work(chunk) for chunk in chunks] if is_plain else map_in_threads(work, chunks)
@@ -91,24 +96,28 @@ class ImageDecoder:
 
     def _decode_plainly(
         self, sparse: torch.Tensor, masks: torch.Tensor | None
-    ) -> tuple[DecodedTokens, Callable[[DecodedTokens], Draw]]:
+    ) -> tuple[DecodedTokens, Callable[[DecodedTokens], ComputeLogits]]:
         decoder, prompt_encoder = self._decoder, self._prompt_encoder
         decoded = decoder.attend(
             self._image, prompt_encoder.get_dense_pe(), sparse, prompt_encoder.dense(masks)
         )
 
-        def draw(some: DecodedTokens) -> Draw:
-            return partial(draw_with, upscaled=decoder.upscale(some.pixels, self._high_res))
+        def upscale(some: DecodedTokens) -> ComputeLogits:
+            return partial(compute_logits, upscaled=decoder.upscale(some.pixels, self._high_res))
 
-        return decoded, draw
+        return decoded, upscale
 
     def _decode_fast(
         self, shared: SharedPixels, sparse: torch.Tensor, masks: torch.Tensor | None
-    ) -> tuple[DecodedTokens, Callable[[DecodedTokens], Draw]]:
+    ) -> tuple[DecodedTokens, Callable[[DecodedTokens], ComputeLogits]]:
         assert masks is None
         decoder = self._decoder
         decoded = fast_decoder.attend(decoder, shared, sparse)
-        return decoded, lambda some: partial(fast_decoder.draw, decoder, shared, some.pixels)
+
+        def upscale(some: DecodedTokens) -> ComputeLogits:
+            return partial(fast_decoder.compute_logits, decoder, shared, some.pixels)
+
+        return decoded, upscale
 
     @cached_property
     def _shared(self) -> SharedPixels:
@@ -116,26 +125,26 @@ class ImageDecoder:
         positions, dense = prompt_encoder.get_dense_pe(), prompt_encoder.no_mask_dense()
         return share_pixels(self._decoder, self._image, positions, dense, self._high_res)
 
-    def _choose(
+    def _predict(
         self,
         decoded: DecodedTokens,
-        draw: Callable[[DecodedTokens], Draw],
+        upscale: Callable[[DecodedTokens], ComputeLogits],
         threshold: float,
         multimask_output: bool,
     ) -> Candidates:
-        """Draw what may pass, and keep what does."""
+        """Compute the masks that may pass, and keep those that do."""
         decoder = self._decoder
         possible = decoder.possible_iou(decoded, multimask_output)
-        drawn = _passes(possible, threshold).any(dim=1)
-        some = decoded.select(drawn)
-        choose = decoder.draw_many if multimask_output else decoder.draw_single
-        logits, predicted_iou = choose(draw(some), some)
+        may_pass = _passes(possible, threshold).any(dim=1)
+        some = decoded.select(may_pass)
+        predict = decoder.predict_many if multimask_output else decoder.predict_single
+        logits, predicted_iou = predict(upscale(some), some)
         kept = _passes(predicted_iou, threshold)
         prompt, level = kept.nonzero(as_tuple=True)
         return Candidates(
             logits=logits[kept],
             predicted_iou=predicted_iou[kept],
-            prompt_index=drawn.nonzero().squeeze(1)[prompt],
+            prompt_index=may_pass.nonzero().squeeze(1)[prompt],
             level=level,
         )
 

@@ -79,15 +79,15 @@ class SharedBlock:
 class SharedPixels:
     """Pixels in the blocks, in the last attention, and in the first transposed convolution.
 
-    `drawn` are its parts: four pixels' channels side by side in the place of C. `last_bias` is the
-    second convolution's. High-resolution features are in `drawn.constant`, (P, 4 C / 4), and in
-    `last_bias`, (4 P, 4 C / 8); without them these have one row for all pixels.
+    `upscaled` are that one's parts: four pixels' channels side by side in the place of C.
+    `last_bias` is the second convolution's. High-resolution features are in `upscaled.constant`,
+    (P, 4 C / 4), and in `last_bias`, (4 P, 4 C / 8); without them these have one row for all.
     """
 
     blocks: tuple[SharedBlock, ...]
     last_keys: Projected
     last_values: Projected
-    drawn: PixelParts
+    upscaled: PixelParts
     last_bias: torch.Tensor
     size_hw: tuple[int, int]
 
@@ -102,7 +102,7 @@ def share_pixels(
     """Prepare an image for `fast_decoder`. All maps are (1, C, h, w).
 
     high_res_features: SAM 2's, (1, C / 8, 4h, 4w) and (1, C / 4, 2h, 2w).
-    Raises ValueError for a decoder whose masks are drawn with other activations than GELU.
+    Raises ValueError for a decoder that upscales with other activations than GELU.
     """
     first, _, second = upscaling_layers(decoder)
     base = _as_rows(image_embeddings + dense_prompt_embeddings)
@@ -124,7 +124,7 @@ def share_pixels(
         blocks=tuple(blocks),
         last_keys=_project(last.k_proj, last.num_heads, parts, positions),
         last_values=_project(last.v_proj, last.num_heads, parts, positions),
-        drawn=PixelParts(parts.base @ weight.T, parts.carried @ weight.T, constant),
+        upscaled=PixelParts(parts.base @ weight.T, parts.carried @ weight.T, constant),
         last_bias=last_bias,
         size_hw=(image_embeddings.shape[2], image_embeddings.shape[3]),
     )

@@ -88,7 +88,7 @@ class PromptedModel(nn.Module, ABC):
         """Masks for each of N points on one image, less those of low predicted IoU.
 
         features: one image's, of `encode`; points_xy (N, 2) float64 in the crop's pixels.
-        Three masks a point, or one. `use_m2m` draws each of them again, one for one, with itself
+        Three masks a point, or one. `use_m2m` predicts each of them again, one for one, with itself
         as a mask prompt: predicted IoU and the threshold are then the second mask's.
         """
         sparse = self.embed_points(points_xy, frame)
@@ -113,7 +113,7 @@ class PromptedModel(nn.Module, ABC):
         some: torch.Tensor,
         pred_iou_thresh: float,
     ) -> Candidates:
-        """Draw the drafts of an index (K,) again, each one's own mask as a prompt.
+        """Predict the drafts of an index (K,) again, each one's own mask as a prompt.
 
         Source: `SAM2AutomaticMaskGenerator.refine_with_m2m`.
         """

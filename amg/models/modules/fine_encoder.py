@@ -1,6 +1,6 @@
 """An image encoder on a pretrained trunk: an embedding, and finer features beside it.
 
-A mask is drawn from an embedding at a sixteenth of the input, where a border is lost. SAM 2 lets
+A mask is made from an embedding at a sixteenth of the input, where a border is lost. SAM 2 lets
 features at a quarter and an eighth into the upscaling; so does this. The coarsest map sees the
 whole image by attention; from there the way goes from coarse to fine, each time with the trunk's
 own map, so that borders of things are told from texture.

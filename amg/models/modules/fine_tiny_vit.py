@@ -1,6 +1,6 @@
 """TinyViT with finer features beside its embedding: what masks need to follow borders.
 
-A mask is drawn from an embedding at a sixteenth of the input, where a border is lost. SAM 2 lets
+A mask is made from an embedding at a sixteenth of the input, where a border is lost. SAM 2 lets
 features at a quarter and an eighth into the upscaling; here they come from TinyViT's first stages
 and, from coarse to fine, from its embedding, so that they tell borders of things from texture.
 Sources: "SAM 2: Segment Anything in Images and Videos" (2024), appendix C; "Feature Pyramid

@@ -15,13 +15,13 @@ from torch import nn
 
 from amg.models.modules.layers import MLP, LayerNorm2d
 
-Draw = Callable[[torch.Tensor], torch.Tensor]
-"""Of weights (N, M, C / 8), the logits (N, M, 4h, 4w) that they draw from the upscaled features."""
+ComputeLogits = Callable[[torch.Tensor], torch.Tensor]
+"""From hypernetwork weights (N, M, C / 8), one set a mask, to the masks' logits (N, M, 4h, 4w)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedTokens:
-    """What the transformer knows of N prompts, before any mask is drawn.
+    """What the transformer knows of N prompts, before any mask is computed.
 
     `pixels` (N, C, h, w), or what the fast decoder has in their place; `mask_tokens` (N, M, C) and
     `predicted_iou` (N, M) have one entry for each mask. `object_score_logits` (N, 1) say whether
@@ -89,7 +89,7 @@ class MaskDecoder(nn.Module):
         dense_prompt_embeddings: torch.Tensor,
         multimask_output: bool,
     ) -> tuple[torch.Tensor, ...]:
-        """Draw the masks of N prompts on one image.
+        """Predict the masks of N prompts on one image.
 
         image_embeddings and image_pe (1, C, h, w), sparse (N, T, C), dense (N or 1, C, h, w).
         Gives logits (N, M, 4h, 4w) and predicted IoU (N, M): three masks, or the single one.
@@ -97,8 +97,8 @@ class MaskDecoder(nn.Module):
         decoded = self.attend(
             image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
         )
-        draw = partial(draw_with, upscaled=self.upscale(decoded.pixels))
-        return (self.draw_many if multimask_output else self.draw_single)(draw, decoded)
+        compute = partial(compute_logits, upscaled=self.upscale(decoded.pixels))
+        return (self.predict_many if multimask_output else self.predict_single)(compute, decoded)
 
     def attend(
         self,
@@ -131,7 +131,7 @@ class MaskDecoder(nn.Module):
     def upscale(
         self, pixels: torch.Tensor, high_res_features: Sequence[torch.Tensor] = ()
     ) -> torch.Tensor:
-        """Map (N, C, h, w) to the features that masks are drawn from, (N, C / 8, 4h, 4w).
+        """Map (N, C, h, w) to the features that masks are computed from, (N, C / 8, 4h, 4w).
 
         high_res_features: none in SAM; elsewhere the image's, at (N or 1, C / 8, 4h, 4w) and
         (N or 1, C / 4, 2h, 2w), which are added where their size is reached.
@@ -144,29 +144,36 @@ class MaskDecoder(nn.Module):
         return second_activation(second(x) + at_quarter)
 
     def possible_iou(self, decoded: DecodedTokens, multimask_output: bool) -> torch.Tensor:
-        """The predicted IoUs (N, K) of the masks that `draw_many` or `draw_single` may give."""
+        """The predicted IoUs (N, K) of masks that `predict_many` or `predict_single` may give."""
         return decoded.predicted_iou[:, 1:] if multimask_output else decoded.predicted_iou[:, :1]
 
-    def draw_many(self, draw: Draw, decoded: DecodedTokens) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict_many(
+        self, compute: ComputeLogits, decoded: DecodedTokens
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The masks for a prompt that leaves doubt: logits (N, 3, 4h, 4w), predicted IoU (N, 3)."""
         weights = self.hypernetwork_weights(decoded.mask_tokens)
-        return draw(weights[:, 1:]), decoded.predicted_iou[:, 1:]
+        return compute(weights[:, 1:]), decoded.predicted_iou[:, 1:]
 
-    def draw_single(self, draw: Draw, decoded: DecodedTokens) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict_single(
+        self, compute: ComputeLogits, decoded: DecodedTokens
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mask for a prompt that leaves none: logits (N, 1, 4h, 4w), predicted IoU (N, 1)."""
         weights = self.hypernetwork_weights(decoded.mask_tokens)
-        return draw(weights[:, :1]), decoded.predicted_iou[:, :1]
+        return compute(weights[:, :1]), decoded.predicted_iou[:, :1]
 
-    def draw(self, upscaled: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
+    def predict_all(self, upscaled: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
         """Map features (N, C / 8, 4h, 4w) and mask tokens (N, M, C) to logits (N, M, 4h, 4w)."""
-        return draw_with(self.hypernetwork_weights(mask_tokens), upscaled)
+        return compute_logits(self.hypernetwork_weights(mask_tokens), upscaled)
 
     def hypernetwork_weights(self, mask_tokens: torch.Tensor) -> torch.Tensor:
-        """Map mask tokens (N, M, C) to what draws each mask from the features, (N, M, C / 8)."""
+        """Map mask tokens (N, M, C) to a linear classifier of features for each, (N, M, C / 8)."""
         mlps = zip(self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
         return torch.stack([mlp(token) for mlp, token in mlps], dim=1)
 
 
-def draw_with(weights: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
-    """Weigh features (N, C / 8, 4h, 4w) by (N, M, C / 8): logits (N, M, 4h, 4w)."""
+def compute_logits(weights: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
+    """Products of hypernetwork weights (N, M, C / 8) with upscaled features (N, C / 8, 4h, 4w).
+
+    Gives (N, M, 4h, 4w).
+    """
     return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])

@@ -13,7 +13,12 @@ import torch
 from torch import nn
 
 from amg.models.modules.layers import MLP
-from amg.models.modules.mask_decoder import DecodedTokens, Draw, MaskDecoder, draw_with
+from amg.models.modules.mask_decoder import (
+    ComputeLogits,
+    DecodedTokens,
+    MaskDecoder,
+    compute_logits,
+)
 
 _SURE_OF_AN_OBJECT = 10.0  # the score's logit in a decoder without a token for it
 
@@ -92,7 +97,7 @@ class SAM2MaskDecoder(MaskDecoder):
         multimask_output: bool,
         high_res_features: Sequence[torch.Tensor] = (),
     ) -> SAM2Masks:
-        """Draw the masks of N prompts, on one image or on one each.
+        """Predict the masks of N prompts, on one image or on one each.
 
         image_embeddings (N or 1, C, h, w), image_pe (1, C, h, w), sparse (N, T, C), dense (N or 1,
         C, h, w), high_res_features as in `upscale`.
@@ -101,8 +106,8 @@ class SAM2MaskDecoder(MaskDecoder):
             image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
         )
         upscaled = self.upscale(decoded.pixels, high_res_features)
-        choose = self.draw_many if multimask_output else self.draw_single
-        logits, predicted_iou = choose(partial(draw_with, upscaled=upscaled), decoded)
+        predict = self.predict_many if multimask_output else self.predict_single
+        logits, predicted_iou = predict(partial(compute_logits, upscaled=upscaled), decoded)
         points_to_many = multimask_output and self.use_multimask_token_for_obj_ptr
         return SAM2Masks(
             logits=logits,
@@ -138,18 +143,21 @@ class SAM2MaskDecoder(MaskDecoder):
             return super().possible_iou(decoded, multimask_output)
         return decoded.predicted_iou
 
-    def draw_single(self, draw: Draw, decoded: DecodedTokens) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict_single(
+        self, compute: ComputeLogits, decoded: DecodedTokens
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One mask a prompt: logits (N, 1, 4h, 4w) and predicted IoU (N, 1).
 
         The first; with `dynamic_multimask_via_stability`, not in training, the best of the others
         where the first is not stable.
         """
         if not self._replaces_unstable:
-            return super().draw_single(draw, decoded)
+            return super().predict_single(compute, decoded)
         weights = self.hypernetwork_weights(decoded.mask_tokens)
         prompts = torch.arange(len(weights), device=weights.device)
         best = self.best_of_many(decoded)
-        first, other = draw(torch.stack([weights[:, 0], weights[prompts, best]], dim=1)).unbind(1)
+        pairs = torch.stack([weights[:, 0], weights[prompts, best]], dim=1)
+        first, other = compute(pairs).unbind(1)
         stable = self._is_stable(first)
         logits = torch.where(stable[:, None, None], first, other)
         chosen = torch.where(stable, 0, best)

@@ -98,30 +98,11 @@ class TracksObjects(nn.Module):
                 mask_inputs if prev_sam_mask_logits is None else prev_sam_mask_logits,
                 options.is_multimask(is_init_cond_frame, n_points),
             )
-        result = {
-            "point_inputs": point_inputs,
-            "mask_inputs": mask_inputs,
-            "pred_masks": output.low_res_masks,
-            "pred_masks_high_res": output.high_res_masks,
-            "obj_ptr": output.obj_ptr,
-            "maskmem_features": None,
-            "maskmem_pos_enc": None,
-        }
-        if not self.training:
-            result["object_score_logits"] = output.object_score_logits
+        result = {"point_inputs": point_inputs, "mask_inputs": mask_inputs}
+        result |= self._published(output)
         if run_mem_encoder and options.num_maskmem > 0:
-            memory = encode_new_memory(
-                pix_feat,
-                output.high_res_masks,
-                output.object_score_logits,
-                point_inputs is not None,
-                options,
-                memory_encoder=_present(self.memory_encoder),
-                no_obj_embed_spatial=self.no_obj_embed_spatial,
-            )
-            result["maskmem_features"] = memory["vision_features"]
-            result["maskmem_pos_enc"] = memory["vision_pos_enc"]
-        return result
+            return result | self._memorise(pix_feat, output, point_inputs is not None, options)
+        return result | {"maskmem_features": None, "maskmem_pos_enc": None}
 
     def _remember(
         self,
@@ -182,6 +163,39 @@ class TracksObjects(nn.Module):
             obj_ptr_proj=_present(self.obj_ptr_proj),
             absent=self._absent_object(),
         )
+
+    def _published(self, output: HeadsOutput) -> dict[str, Any]:
+        """The heads' output under the names of the published model."""
+        named = {
+            "pred_masks": output.low_res_masks,
+            "pred_masks_high_res": output.high_res_masks,
+            "obj_ptr": output.obj_ptr,
+        }
+        if not self.training:
+            named["object_score_logits"] = output.object_score_logits
+        return named
+
+    def _memorise(
+        self,
+        pix_feat: torch.Tensor,
+        output: HeadsOutput,
+        is_mask_from_pts: bool,
+        options: TrackingOptions,
+    ) -> dict[str, Any]:
+        """What later frames remember of features (B, C, h, w) and of the masks found in them."""
+        memory = encode_new_memory(
+            pix_feat,
+            output.high_res_masks,
+            output.object_score_logits,
+            is_mask_from_pts,
+            options,
+            memory_encoder=_present(self.memory_encoder),
+            no_obj_embed_spatial=self.no_obj_embed_spatial,
+        )
+        return {
+            "maskmem_features": memory["vision_features"],
+            "maskmem_pos_enc": memory["vision_pos_enc"],
+        }
 
     def _take_masks(
         self, features: torch.Tensor, high_res: Sequence[torch.Tensor], mask_inputs: torch.Tensor

@@ -18,11 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from amg.errors import CheckpointError
-from amg.models.zoo.download import PublishedFile
-from amg.models.zoo.locate import LocatedWeights, find_checkpoint
 from amg.models.zoo.transformers_keys import is_transformers_layout, to_published_layout
-
-__all__ = ["LocatedWeights", "PublishedFile", "find_checkpoint", "load_weights", "save_weights"]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Buffers that a model computes for itself, and that files of its family may hold all the same.

@@ -18,7 +18,7 @@ class Choice:
     """The images to show, as rows of the plan. `is_all`: there are no others.
 
     `rows` rise; `extremes` has some of them for each kind, most extreme first, and `sample` those
-    that were drawn uniformly, in the order of drawing.
+    of a uniform sample, in the order of sampling.
     """
 
     rows: list[int]
@@ -43,11 +43,11 @@ def choose(committed: Sequence[range], extremes: Mapping[str, Extremes], n_image
     ranked = dict.fromkeys(row for found in extremes.values() for row in found.rows)
     chosen = set(list(ranked)[:n_images])
     kept = {kind: [r for r in found.rows if r in chosen] for kind, found in extremes.items()}
-    n_drawn = n_rows if is_all else max(0, n_images - len(chosen))
+    n_sampled = n_rows if is_all else max(0, n_images - len(chosen))
     # Not a choice of the run's: the same run gives the same report.
-    places = random.Random(SEED).sample(range(n_rows), n_drawn)  # noqa: S311
-    drawn = [_row_at(place, firsts, committed) for place in places]
-    return Choice(sorted(chosen.union(drawn)), kept, drawn, is_all)
+    places = random.Random(SEED).sample(range(n_rows), n_sampled)  # noqa: S311
+    sample = [_row_at(place, firsts, committed) for place in places]
+    return Choice(sorted(chosen.union(sample)), kept, sample, is_all)
 
 
 def _row_at(place: int, firsts: np.ndarray, committed: Sequence[range]) -> int:

@@ -6,7 +6,7 @@ from torch import nn
 
 from amg.models.decoding import fast_decoder
 from amg.models.decoding.shared_pixels import share_pixels
-from amg.models.modules.mask_decoder import draw_with
+from amg.models.modules.mask_decoder import compute_logits
 from tests.models.modules.test_mask_decoder import CONFIGS, DIM, decoder_twins, prompts
 from tests.models.parity import BOTH_DTYPES, assert_close
 
@@ -26,27 +26,27 @@ def test_the_fast_way_gives_the_same(transformer, decoder, dtype, size_hw):
     assert_close(fast.mask_tokens, plain.mask_tokens)
     assert_close(fast.predicted_iou, plain.predicted_iou)
     weights = ours.hypernetwork_weights(plain.mask_tokens)
-    drawn = draw_with(weights, ours.upscale(plain.pixels))
-    assert_close(fast_decoder.draw(ours, shared, fast.pixels, weights), drawn)
+    logits = compute_logits(weights, ours.upscale(plain.pixels))
+    assert_close(fast_decoder.compute_logits(ours, shared, fast.pixels, weights), logits)
 
     some = torch.tensor([True, False, False, True, True])
     for masks in (slice(1, None), slice(0, 1)):
         pixels = fast.select(some).pixels
-        found = fast_decoder.draw(ours, shared, pixels, weights[some][:, masks])
-        assert_close(found, drawn[some][:, masks])
-    none = fast_decoder.draw(ours, shared, fast.select(some & False).pixels, weights[:0])
-    assert none.shape == (0, *drawn.shape[1:])
+        found = fast_decoder.compute_logits(ours, shared, pixels, weights[some][:, masks])
+        assert_close(found, logits[some][:, masks])
+    none = fast_decoder.compute_logits(ours, shared, fast.select(some & False).pixels, weights[:0])
+    assert none.shape == (0, *logits.shape[1:])
 
 
-def test_the_fast_way_draws_in_tiles(monkeypatch):
+def test_the_fast_way_upscales_in_tiles(monkeypatch):
     ours, _ = decoder_twins()
     image, positions, sparse, dense = prompts(torch.float32, size_hw=(9, 7))
     shared = share_pixels(ours, image, positions, dense[:1])
     fast = fast_decoder.attend(ours, shared, sparse)
     weights = ours.hypernetwork_weights(fast.mask_tokens)
-    whole = fast_decoder.draw(ours, shared, fast.pixels, weights)
+    whole = fast_decoder.compute_logits(ours, shared, fast.pixels, weights)
     monkeypatch.setattr(fast_decoder, "_TILE_ELEMENTS", 10 * DIM)
-    assert_close(fast_decoder.draw(ours, shared, fast.pixels, weights), whole)
+    assert_close(fast_decoder.compute_logits(ours, shared, fast.pixels, weights), whole)
 
 
 def test_the_fast_way_knows_one_activation():

@@ -135,8 +135,8 @@ def test_steps_on_some_prompts_equal_those_rows_of_the_whole(shared, kept):
     assert decoded.pixels.shape == (N, DIM, 6, 5)
     assert decoded.mask_tokens.shape == (N, 4, DIM)
     assert_close(decoded.predicted_iou, predicted_iou)
-    drawn = ours.draw(ours.upscale(decoded.pixels[kept]), decoded.mask_tokens[kept])
-    assert_close(drawn, logits[kept])
+    predicted = ours.predict_all(ours.upscale(decoded.pixels[kept]), decoded.mask_tokens[kept])
+    assert_close(predicted, logits[kept])
 
 
 @pytest.mark.parametrize("multimask_output", [True, False])

@@ -110,14 +110,14 @@ def test_the_fallback_is_for_some_of_the_masks(original):
 
 
 @pytest.mark.parametrize("changes", [{}, CONFIGS["no fallback"]], ids=["fallback", "none"])
-def test_what_is_drawn_was_possible(changes):
-    """And nothing else is: prompts that cannot pass are not drawn."""
+def test_what_is_predicted_was_possible(changes):
+    """And nothing else is: prompts that cannot pass get no masks."""
     mine = randomise(ours(**PUBLISHED | changes)).eval()
     *given, high_res = prompts(torch.float32)
     decoded = mine.attend(*given)
-    drawn = mine(*given, False, high_res).predicted_iou
+    predicted = mine(*given, False, high_res).predicted_iou
     possible = mine.possible_iou(decoded, False)
-    assert (possible == drawn).any(dim=1).all()
+    assert (possible == predicted).any(dim=1).all()
     assert possible.shape == (N, 4 if not changes else 1)
 
 

@@ -12,7 +12,7 @@ from low_res import (
     THRESHOLD,
     assert_boxes_of_runs,
     assert_of_full_masks,
-    draw,
+    decode_all,
     make_clear_logits,
     make_logits,
     make_resampling,
@@ -20,7 +20,7 @@ from low_res import (
     upsample,
 )
 
-from amg.ops import fused, rle
+from amg.ops import full_size_numba, rle
 from amg.ops.resample import bilinear_taps
 
 
@@ -50,16 +50,16 @@ def test_a_first_step_that_shrinks_is_refused():
 def test_areas_boxes_and_runs_are_those_of_the_full_masks(frame, n_threads, set_threads):
     set_threads(n_threads)
     logits, resampling = make_clear_logits(frame[0]), make_resampling(*frame)
-    measured = fused.measure_masks(logits, resampling, THRESHOLD, OFFSET)
-    encoded = fused.encode_masks(logits, resampling, THRESHOLD, (0, 0), frame[3])
+    measured = full_size_numba.measure_masks(logits, resampling, THRESHOLD, OFFSET)
+    encoded = full_size_numba.encode_masks(logits, resampling, THRESHOLD, (0, 0), frame[3])
     assert_of_full_masks(frame, logits, *measured, encoded)
 
 
 def test_boxes_and_runs_agree_on_values_at_the_thresholds():
     for frame in FRAMES:
         logits, resampling = make_logits(frame[0]), make_resampling(*frame)
-        _, boxes = fused.measure_masks(logits, resampling, THRESHOLD, OFFSET)
-        encoded = fused.encode_masks(logits, resampling, THRESHOLD, (0, 0), frame[3])
+        _, boxes = full_size_numba.measure_masks(logits, resampling, THRESHOLD, OFFSET)
+        encoded = full_size_numba.encode_masks(logits, resampling, THRESHOLD, (0, 0), frame[3])
         assert_boxes_of_runs(boxes, encoded)
 
 
@@ -70,18 +70,21 @@ def test_a_crop_lies_in_its_image(origin_xy, margin_xy):
     logits, resampling, (h, w) = make_logits(28), make_resampling(*frame), frame[3]
     (x0, y0), (right, bottom) = origin_xy, margin_xy
     image_hw = y0 + h + bottom, x0 + w + right
-    encoded = fused.encode_masks(logits, resampling, THRESHOLD, origin_xy, image_hw)
-    alone = fused.encode_masks(logits, resampling, THRESHOLD, (0, 0), (h, w))
-    assert encoded == rle.encode_masks(np.pad(draw(alone), ((0, 0), (y0, bottom), (x0, right))))
+    encoded = full_size_numba.encode_masks(logits, resampling, THRESHOLD, origin_xy, image_hw)
+    alone = full_size_numba.encode_masks(logits, resampling, THRESHOLD, (0, 0), (h, w))
+    assert encoded == rle.encode_masks(
+        np.pad(decode_all(alone), ((0, 0), (y0, bottom), (x0, right)))
+    )
 
 
 def test_no_masks_are_none():
     logits, resampling = torch.zeros(0, 28, 28), make_resampling(*FRAMES[5])
-    stability, boxes = fused.measure_masks(logits, resampling, THRESHOLD, OFFSET)
+    stability, boxes = full_size_numba.measure_masks(logits, resampling, THRESHOLD, OFFSET)
     assert (stability.shape, boxes.shape) == ((0,), (0, 4))
-    assert fused.encode_masks(logits, resampling, THRESHOLD, (0, 0), (61, 83)) == []
+    assert full_size_numba.encode_masks(logits, resampling, THRESHOLD, (0, 0), (61, 83)) == []
 
 
 def test_a_machine_without_a_place_to_keep_compiled_code():
-    code = "import numba.core.caching as c; c.CacheImpl._locator_classes = []\nimport amg.ops.fused"
+    code = "import numba.core.caching as c; c.CacheImpl._locator_classes = []"
+    code += "\nimport amg.ops.full_size_numba"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,12 +1,12 @@
-"""What is left of waiting logits draws the very same masks."""
+"""What is left of waiting logits gives the very same masks."""
 
 import numpy as np
 import pytest
 import torch
 from low_res import FRAMES, make_clear_logits, make_logits, make_resampling
 
-from amg.ops import fused
-from amg.ops.outlines import keep_outlines
+from amg.ops import full_size_numba
+from amg.ops.outline_logits import keep_outline_logits
 
 
 def _odd_values(n_low):
@@ -24,11 +24,11 @@ def _odd_values(n_low):
 def test_masks_are_the_same_to_the_bit(frame, threshold, make):
     logits, resampling = make(frame[0]), make_resampling(*frame)
     place = resampling, threshold, (2, 1), (frame[3][0] + 1, frame[3][1] + 5)
-    kept = keep_outlines(logits, threshold)
-    expected = fused.encode_masks(logits, *place)
-    assert fused.encode_masks(kept[torch.arange(len(logits))], *place) == expected
+    kept = keep_outline_logits(logits, threshold)
+    expected = full_size_numba.encode_masks(logits, *place)
+    assert full_size_numba.encode_masks(kept[torch.arange(len(logits))], *place) == expected
     some = torch.tensor([5, 0, 5, 11])
-    assert fused.encode_masks(kept[some], *place) == [expected[i] for i in some.tolist()]
+    assert full_size_numba.encode_masks(kept[some], *place) == [expected[i] for i in some.tolist()]
 
 
 def test_windows_on_both_sides_keep_their_values():
@@ -43,24 +43,24 @@ def test_windows_on_both_sides_keep_their_values():
                 for x in range(shape[1] - 2):
                     window = np.s_[y : y + 3, x : x + 3]
                     near[window] |= 0 < above[window].sum() < 9
-            (found,) = keep_outlines(torch.from_numpy(values)[None], share)[torch.tensor([0])]
+            (found,) = keep_outline_logits(torch.from_numpy(values)[None], share)[torch.tensor([0])]
             expected = np.where(near, values, np.where(above, np.inf, -np.inf))
             assert np.array_equal(found, expected.astype(np.float32))
 
 
 def test_it_takes_a_fraction_of_the_memory():
     logits = make_clear_logits(256)[:8]  # blobs, and noise along their outlines
-    kept = keep_outlines(logits, 0.0)
+    kept = keep_outline_logits(logits, 0.0)
     assert len(kept) == 8
     assert kept.nbytes < logits.nbytes / 5
 
 
 def test_none_and_views(set_threads):
     set_threads(2)
-    kept = keep_outlines(torch.zeros(0, 28, 28), 0.0)
+    kept = keep_outline_logits(torch.zeros(0, 28, 28), 0.0)
     assert (len(kept), kept.nbytes, kept[torch.arange(0)].shape) == (0, 0, (0, 28, 28))
     logits = make_logits(28)
     view = logits.transpose(1, 2)[::2]
     index = torch.arange(len(view))
-    same = keep_outlines(view.contiguous(), 0.0)[index]
-    assert torch.equal(keep_outlines(view, 0.0)[index], same)
+    same = keep_outline_logits(view.contiguous(), 0.0)[index]
+    assert torch.equal(keep_outline_logits(view, 0.0)[index], same)

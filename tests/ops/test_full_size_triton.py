@@ -17,20 +17,20 @@ from low_res import (
     THRESHOLD,
     assert_boxes_of_runs,
     assert_of_full_masks,
-    draw,
+    decode_all,
     make_clear_logits,
     make_logits,
     make_resampling,
     resample,
 )
 
-from amg.ops import fused, rle
+from amg.ops import full_size_numba, rle
 from amg.ops.resample import Resampling
 from amg.records import Rle
 
 pytest.importorskip("triton", reason="torch brings triton on Linux only")
 
-from amg.ops import triton_masks
+from amg.ops import full_size_triton
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 INTERPRETED = pytest.mark.skipif(not IS_INTERPRETED, reason="kernels are compiled: run -m gpu")
@@ -82,8 +82,12 @@ def case(request):
         clear, at_thresholds = clear[[0, 8, 11, 14, 16, 17]], at_thresholds[::4]
     logits = torch.cat([clear, at_thresholds])
     resampling = make_resampling(*frame)
-    stability, boxes = triton_masks.measure_masks(logits.to(device), resampling, THRESHOLD, OFFSET)
-    encoded = triton_masks.encode_masks(logits.to(device), resampling, THRESHOLD, (0, 0), frame[3])
+    stability, boxes = full_size_triton.measure_masks(
+        logits.to(device), resampling, THRESHOLD, OFFSET
+    )
+    encoded = full_size_triton.encode_masks(
+        logits.to(device), resampling, THRESHOLD, (0, 0), frame[3]
+    )
     return Case(frame, logits, len(clear), resampling, stability.cpu(), boxes.cpu(), encoded)
 
 
@@ -104,11 +108,13 @@ def test_the_box_measured_is_that_of_what_is_encoded(case):
 
 
 def test_all_is_to_the_bit_what_the_cpu_computes(case):
-    stability, boxes = fused.measure_masks(case.logits, case.resampling, THRESHOLD, OFFSET)
+    stability, boxes = full_size_numba.measure_masks(
+        case.logits, case.resampling, THRESHOLD, OFFSET
+    )
     torch.testing.assert_close(case.stability, stability, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(case.boxes, boxes, rtol=0, atol=0)
     place = THRESHOLD, (0, 0), case.frame[3]
-    assert case.encoded == fused.encode_masks(case.logits, case.resampling, *place)
+    assert case.encoded == full_size_numba.encode_masks(case.logits, case.resampling, *place)
 
 
 def test_rounding_is_that_of_the_cpu(device):
@@ -117,9 +123,9 @@ def test_rounding_is_that_of_the_cpu(device):
     unit = torch.finfo(torch.float32).eps * threshold
     logits = threshold + unit * torch.randint(-2, 3, (4, 28, 28), generator=rng)
     resampling, place = make_resampling(*SMALL_FRAME), (threshold, (0, 0), (61, 83))
-    encoded = triton_masks.encode_masks(logits.to(device), resampling, *place)
-    assert encoded == fused.encode_masks(logits, resampling, *place)
-    _, boxes = triton_masks.measure_masks(logits.to(device), resampling, threshold, OFFSET)
+    encoded = full_size_triton.encode_masks(logits.to(device), resampling, *place)
+    assert encoded == full_size_numba.encode_masks(logits, resampling, *place)
+    _, boxes = full_size_triton.measure_masks(logits.to(device), resampling, threshold, OFFSET)
     assert_boxes_of_runs(boxes.cpu(), encoded)
 
 
@@ -138,16 +144,16 @@ def test_nothing_that_a_tile_depends_on_is_overlooked(device, frame, rows, colum
     for mask, first in zip(logits[len(rows) :], columns, strict=True):
         mask[:, first : first + thickness] = 5.0
     resampling, place = make_resampling(*frame), (THRESHOLD, (0, 0), frame[3])
-    encoded = triton_masks.encode_masks(logits.to(device), resampling, *place)
-    assert encoded == fused.encode_masks(logits, resampling, *place)
+    encoded = full_size_triton.encode_masks(logits.to(device), resampling, *place)
+    assert encoded == full_size_numba.encode_masks(logits, resampling, *place)
     assert all(rle.area(mask) for mask in encoded)
 
 
 def test_a_crop_lies_in_its_image(device):
     logits, resampling = make_clear_logits(28)[::8].to(device), make_resampling(*SMALL_FRAME)
-    alone = triton_masks.encode_masks(logits, resampling, THRESHOLD, (0, 0), (61, 83))
-    encoded = triton_masks.encode_masks(logits, resampling, THRESHOLD, (3, 5), (68, 90))
-    assert encoded == rle.encode_masks(np.pad(draw(alone), ((0, 0), (5, 2), (3, 4))))
+    alone = full_size_triton.encode_masks(logits, resampling, THRESHOLD, (0, 0), (61, 83))
+    encoded = full_size_triton.encode_masks(logits, resampling, THRESHOLD, (3, 5), (68, 90))
+    assert encoded == rle.encode_masks(np.pad(decode_all(alone), ((0, 0), (5, 2), (3, 4))))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -159,8 +165,8 @@ def test_short_floats_are_computed_in_float32(device, dtype):
 def test_masks_in_several_launches_are_the_same(device, monkeypatch):
     logits = make_clear_logits(28)[::5].to(device)
     at_once = measure_and_encode(logits)
-    monkeypatch.setattr(triton_masks, "_MOST_PROGRAMS", 7)  # a mask has two
-    monkeypatch.setattr(triton_masks, "_MOST_WORDS", 500)  # a mask has 166
+    monkeypatch.setattr(full_size_triton, "_MOST_PROGRAMS", 7)  # a mask has two
+    monkeypatch.setattr(full_size_triton, "_MOST_WORDS", 500)  # a mask has 166
     assert measure_and_encode(logits) == at_once
 
 
@@ -179,13 +185,13 @@ def test_nan_is_above_no_threshold(device):
     logits[3, 7:9] = torch.inf
     logits[4, :, 7:9] = -torch.inf
     on_device = logits.to(device)
-    stability, boxes = triton_masks.measure_masks(on_device, resampling, THRESHOLD, OFFSET)
-    encoded = triton_masks.encode_masks(on_device, resampling, THRESHOLD, (0, 0), (61, 83))
+    stability, boxes = full_size_triton.measure_masks(on_device, resampling, THRESHOLD, OFFSET)
+    encoded = full_size_triton.encode_masks(on_device, resampling, THRESHOLD, (0, 0), (61, 83))
     assert_boxes_of_runs(boxes.cpu(), encoded)
     assert stability.isnan().tolist() == [False, True, False, False, False]
     full = resample(logits[:3], resampling)
     assert full.isnan().any(2).any(1).all()
-    assert (draw(encoded)[:3] != (full > THRESHOLD).numpy()).sum() <= 1  # but for rounding
+    assert (decode_all(encoded)[:3] != (full > THRESHOLD).numpy()).sum() <= 1  # but for rounding
 
 
 def test_no_masks_are_none(device):
@@ -202,7 +208,7 @@ def test_compiled_kernels_round_each_operation(tmp_path):
 COMPILE = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
-from amg.ops import triton_masks
+from amg.ops import full_size_triton
 
 POINTERS = {"logits": "*bf16", "row_starts": "*i32", "column_starts": "*i32", "found": "*i32",
             "row_weights": "*fp32", "column_weights": "*fp32", "words": "*i32"}
@@ -214,9 +220,9 @@ def n_contracted(kernel, **options):
     target = GPUTarget("cuda", 90, 32)
     return triton.compile(source, target, options).asm["ptx"].count("fma.rn.f32")
 
-for kernel in (triton_masks._measure, triton_masks._pack):
-    assert n_contracted(kernel, **triton_masks._LAUNCH) == 0
-    assert n_contracted(kernel, **triton_masks._LAUNCH | {"enable_fp_fusion": True}) > 0
+for kernel in (full_size_triton._measure, full_size_triton._pack):
+    assert n_contracted(kernel, **full_size_triton._LAUNCH) == 0
+    assert n_contracted(kernel, **full_size_triton._LAUNCH | {"enable_fp_fusion": True}) > 0
 """
 
 
@@ -252,6 +258,6 @@ def measure_and_encode(logits, resampling=None):
     """Stability (-1 for NaN, which is unlike itself), boxes and runs, each a list."""
     resampling = resampling or make_resampling(*SMALL_FRAME)
     size_hw = resampling.rows.size, resampling.columns.size
-    stability, boxes = triton_masks.measure_masks(logits, resampling, THRESHOLD, OFFSET)
-    encoded = triton_masks.encode_masks(logits, resampling, THRESHOLD, (0, 0), size_hw)
+    stability, boxes = full_size_triton.measure_masks(logits, resampling, THRESHOLD, OFFSET)
+    encoded = full_size_triton.encode_masks(logits, resampling, THRESHOLD, (0, 0), size_hw)
     return stability.nan_to_num(-1).tolist(), boxes.tolist(), encoded

@@ -1,9 +1,9 @@
-"""Low-res logits of masks that wait to be drawn, without those that no pixel can depend on.
+"""Low-res logits of masks that wait to be encoded, without those that no pixel can depend on.
 
 A full-size pixel is a weighted mean of 3 x 3 low-res logits (`ops.resample`). Where all nine lie on
 one side of the threshold so does the pixel, whatever their values: only logits along the outlines
 are kept, some hundredth to tenth of them, and of the others a bit that says on which side they lie.
-`fused.encode_masks` gives the same run lengths for what comes back, to the bit.
+`full_size_numba.encode_masks` gives the same run lengths for what comes back, to the bit.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Outlines:
+class OutlineLogits:
     """What is kept of logits (M, h, w): which are above, packed, and a mask's `values` along it."""
 
     size_hw: tuple[int, int]
@@ -48,13 +48,13 @@ class Outlines:
         return torch.from_numpy(logits)
 
 
-def keep_outlines(logits: torch.Tensor, threshold: float) -> Outlines:
+def keep_outline_logits(logits: torch.Tensor, threshold: float) -> OutlineLogits:
     """Keep what the masks (M, h, w) float32 above a threshold need; on a CPU."""
     numbers = logits.numpy()
     n_masks, height, width = numbers.shape
     above = (numbers > np.float32(threshold)).view(np.uint8)
     parts = map_parts(lambda part: _pick(numbers, above, part), np.arange(n_masks))
-    return Outlines(
+    return OutlineLogits(
         size_hw=(height, width),
         above=np.packbits(above.reshape(n_masks, height * width), axis=1),
         values=tuple(values for part in parts for values in part),

@@ -129,7 +129,7 @@ def gelu_dot(
     first_pixel: int,
     width: int,
 ) -> None:
-    """Draw 4 x 4 logits for each pixel: the products of GELU(x + bias) with each mask's weights.
+    """4 x 4 logits for each pixel: the products of GELU(x + bias) with each mask's weights.
 
     x (N, 4 P, 4 C): P pixels from `first_pixel` on, in rows of `width`; their 2 x 2 parts; and
     2 x 2 parts of these. bias (1 or 4 P, 4 C), weights (N, M, C). Gives values of `logits`
@@ -140,11 +140,11 @@ def gelu_dot(
         return
     n_pixels = x.shape[1] // 4
     features = F.gelu(x + bias).unflatten(2, (4, -1)).flatten(1, 2)
-    drawn = (features @ weights.transpose(1, 2)).unflatten(1, (n_pixels, 2, 2, 2, 2))
+    products = (features @ weights.transpose(1, 2)).unflatten(1, (n_pixels, 2, 2, 2, 2))
     by_pixel = logits.unflatten(3, (width, 4)).unflatten(2, (-1, 4)).permute(0, 2, 4, 1, 3, 5)
     pixels = torch.arange(first_pixel, first_pixel + n_pixels, device=x.device)
     # (N, P, M, rows, columns): the first part's row, then the second's.
-    tiles = drawn.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+    tiles = products.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
     by_pixel[:, pixels // width, pixels % width] = tiles
 
 

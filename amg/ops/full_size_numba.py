@@ -1,9 +1,9 @@
 """Full-size masks from low-res logits on a CPU, without full-size arrays: measured, and encoded.
 
-The twins of upsampling, `ops.stability`, `ops.boxes` and `ops.rle.encode_masks`, in one pass.
-A full-size logit is a weighted mean of 3 x 3 low-res ones. Where these nine all lie on one side of
-a threshold so does every pixel that they give: only blocks of pixels along the outlines are
-computed. Memory beside the result is a few low-res columns.
+In one pass what upsampling, `full_size_plain` and `rle.encode_masks` do step by step; the twin of
+`full_size_triton`. A full-size logit is a weighted mean of 3 x 3 low-res ones. Where these nine all
+lie on one side of a threshold so does every pixel that they give: only blocks of pixels along the
+outlines are computed. Memory beside the result is a few low-res columns.
 """
 
 import numpy as np

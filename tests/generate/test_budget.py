@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from amg import ConfigError, GeneratorConfig, MaskGenerator
-from amg.generate import memory
-from amg.generate.memory import allow, free_bytes
+from amg.generate import budget
+from amg.generate.budget import allow, free_bytes
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def test_explicit_batches_win():
 
 def test_the_default_follows_the_device(monkeypatch):
     monkeypatch.setattr(
-        memory, "free_bytes", lambda device: {"cpu": 800, "meta": 8000}[str(device)]
+        budget, "free_bytes", lambda device: {"cpu": 800, "meta": 8000}[str(device)]
     )
     assert allow(GeneratorConfig(), make_model(10)).points_per_batch == 10
     assert allow(GeneratorConfig(), make_model(10, "meta")).points_per_batch == 100
@@ -49,7 +49,7 @@ def test_a_container_s_limit_counts(limit, used, expected, tmp_path, monkeypatch
     for name, text in (("memory.max", limit), ("memory.current", used)):
         if text is not None:
             (tmp_path / name).write_text(text + "\n")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(budget, "_CGROUP", tmp_path)
     free = free_bytes(CPU)
     assert free == expected if expected is not None else free > 2**20
 

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_anything.utils import amg as original
 
-from amg.ops.boxes import mask_boxes, touches_crop_edge
-from amg.ops.stability import stability_score
+from amg.ops.full_size_plain import mask_boxes, stability_score
 
 
 def _logits(seed, shape=(5, 13, 17)):
@@ -39,16 +38,3 @@ def test_stability_of_values_exactly_at_the_thresholds():
 
 def test_stability_without_any_pixel_is_not_a_number():
     assert stability_score(torch.full((1, 2, 2), -9.0), 0.0, 1.0).isnan().all()
-
-
-@settings(deadline=None)
-@given(st.integers(0, 500))
-def test_edges_are_the_originals(seed):
-    rng = np.random.default_rng(seed)
-    height, width = rng.integers(60, 200, 2).tolist()
-    x0, y0 = rng.integers(0, 40, 2).tolist()
-    crop = (x0, y0, int(rng.integers(x0 + 10, width + 1)), int(rng.integers(y0 + 10, height + 1)))
-    corners = rng.integers(0, 90, (30, 2, 2))
-    boxes = torch.from_numpy(np.concatenate([corners.min(1), corners.max(1)], axis=1))
-    expected = original.is_box_near_crop_edge(boxes, list(crop), [0, 0, width, height])
-    assert torch.equal(touches_crop_edge(boxes, crop, (height, width)), expected)

@@ -1,13 +1,13 @@
 """Full-size masks from low-res logits on a GPU, without full-size arrays: measured, and encoded.
 
-The twins of `ops.fused`. A program computes a tile of one mask's pixels, unless the low-res logits
-that the tile depends on all lie on one side of the threshold: then so do its pixels. What is stored
-is six integers a mask; or, of masks that are encoded, a bit a pixel.
+The twin of `full_size_numba`. A program computes a tile of one mask's pixels, unless the low-res
+logits that the tile depends on all lie on one side of the threshold: then so do its pixels. What is
+stored is six integers a mask; or, of masks that are encoded, a bit a pixel.
 
 The box measured must be the box of what is encoded. So both kernels have their pixels from the same
 function, `_words`, made of operations that are each rounded on their own. Left to itself, the
 compiler contracts products and sums into one rounding, or does not, by the code around them:
-`_LAUNCH` forbids it. What is encoded is then what `ops.fused` encodes, bit for bit.
+`_LAUNCH` forbids it. What is encoded is then what `full_size_numba` encodes, bit for bit.
 
 To import this needs triton, which torch brings along on Linux only.
 """
@@ -53,7 +53,7 @@ def measure_masks(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Stability (M,) float32 and box (M, 4) int64 XYXY of low-res logits (M, h, w).
 
-    As `fused.measure_masks`; in float32, whatever floats the logits are.
+    As `full_size_numba.measure_masks`; in float32, whatever floats the logits are.
     """
     taps = _upload(resampling, logits.device)
     levels = threshold + offset, threshold, threshold - offset
@@ -74,7 +74,8 @@ def encode_masks(
 ) -> list[Rle]:
     """Run lengths of low-res logits (M, h, w) above a threshold, in a crop of an image.
 
-    As `fused.encode_masks`: the device packs the pixels into bits, the host finds their runs.
+    As `full_size_numba.encode_masks`: the device packs the pixels into bits, the host finds their
+    runs.
     """
     taps = _upload(resampling, logits.device)
     height, width = resampling.rows.size, resampling.columns.size
