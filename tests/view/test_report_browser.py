@@ -43,7 +43,7 @@ FIRST_HOSTILE = 20
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 375, "height": 760}
 MOBILE = {"has_touch": True, "is_mobile": True}
-PATIENCE_MS = 120_000  # on a busy machine; what comes is not waited for any longer
+PATIENCE_MS = 60_000  # on a busy machine; what comes is not waited for any longer
 
 
 @pytest.fixture(scope="module")
