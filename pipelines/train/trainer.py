@@ -115,7 +115,7 @@ class Trainer:
             return
         means = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
         numbers = {name: round(value.item(), 4) for name, value in means.items()}
-        logger.info(json.dumps({"phase": phase.name, **asdict(self.progress), **numbers}))
+        logger.info(json.dumps({**asdict(self.progress), "phase": phase.name, **numbers}))
 
     def _prepare(self, phase: Phase) -> None:
         """Set the model to the phase's size."""

@@ -6,9 +6,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from amg import ConfigError
-from benchmarks import gpu, peers, record, speed
+from benchmarks import contender, gpu, peers, record, speed
 from benchmarks.peers import choose_peers
 from benchmarks.stages import OTHER, STAGES
+from tests.benchmarks.runs import DEVICE_RUN
+from tests.pool import PoolHere
 
 FEW = ["--set", "generator.points_per_side=3", "--set", "generator.pred_iou_thresh=0.1"]
 FEW += ["--set", "generator.stability_score_thresh=0.1"]
@@ -33,7 +35,34 @@ def photo(tmp_path, photos):
     return path
 
 
-def test_speed_of_all_peers(tmp_path, photo):
+class PoolOfOne(PoolHere):
+    """What the pool's process would hold, none but its own calls see."""
+
+    def __init__(self, workers, context):
+        super().__init__(workers, context)
+        assert workers == 1
+        self._held = None
+
+    def submit(self, *call):
+        contender._held = self._held
+        future = super().submit(*call)
+        self._held = contender._held
+        return future
+
+
+def test_speed_of_all_peers(tmp_path, photo, monkeypatch):
+    monkeypatch.setattr(contender, "ProcessPoolExecutor", PoolOfOne)
+    monkeypatch.setattr(contender, "die_with_parent", lambda: None)
+    monkeypatch.setattr(contender, "_held", None, raising=False)
+    check_speed_of_all_peers(tmp_path, photo)
+
+
+@pytest.mark.slow
+def test_speed_of_all_peers_in_processes_of_their_own(tmp_path, photo):
+    check_speed_of_all_peers(tmp_path, photo)
+
+
+def check_speed_of_all_peers(tmp_path, photo):
     results = tmp_path / "results.jsonl"
     printed = run(speed.main, photo, *FEW, "--append", "--results", results)
     (measured,) = record.read(results)
@@ -72,7 +101,11 @@ def test_gpu_on_a_cpu_with_random_weights(tmp_path, photo):
     assert "| whole generator, images |" in printed
 
 
-def test_nothing_is_kept_unasked(tmp_path, photo):
+def test_nothing_is_kept_unasked(tmp_path, photo, monkeypatch):
+    """Of what was measured another time."""
+    monkeypatch.setattr(gpu, "measure_rates", lambda *_: DEVICE_RUN.rates)
+    monkeypatch.setattr(gpu, "profile_stages", lambda *_: DEVICE_RUN.stages)
+    monkeypatch.setattr(gpu, "compare_with_cpu", lambda *_: DEVICE_RUN.parity)
     results = tmp_path / "results.jsonl"
     run(gpu.main, photo, *FEW, *SMALL, "--results", results)
     assert not results.exists()

@@ -16,33 +16,20 @@ from typer.testing import CliRunner
 from amg.cli import app
 from amg.config import load_config
 from amg.evaluate.evaluation import evaluate
-from amg.ops import rle
+from amg.ops import processes, rle
 from amg.runs.folder import commit_file
 from amg.runs.results import open_run
 from pipelines import edges
 from pipelines.corpus.run import Run
+from tests.evaluate.half import make_half
 from tests.evaluate.shapes import annotation, coco_tree, write_json
 from tests.evaluate.test_bsds import write_mat
 from tests.pipelines.helpers import QUICK, make_folder, make_run
-from tests.pipelines.stub import StubGenerator
+from tests.pool import PoolHere
 
 SIZE_HW = (24, 32)
 N_IMAGES = 10  # in shards of eight
 BAD = 3
-
-
-class HalfGenerator(StubGenerator):
-    """The stub's mask, but only its left half."""
-
-    def generate_batch(self, images):
-        black = [image.copy() for image in images]
-        for image in black:
-            image[:, image.shape[1] // 2 :] = 0
-        return super().generate_batch(black)
-
-
-def make_half(config, heartbeat):
-    return HalfGenerator(heartbeat)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +38,21 @@ def folder(tmp_path_factory):
     path = folder / f"{BAD:03d}.png"
     path.write_bytes(path.read_bytes()[:300])
     return folder
+
+
+@pytest.fixture(scope="module")
+def finished_half(folder, tmp_path_factory):
+    """A run of the same images in other shards, and with half of each mask."""
+    out = tmp_path_factory.mktemp("half") / "half"
+    config = load_config(None, [*QUICK, "run.images_per_shard=3"])
+    Run([folder], out, config, make_generator=make_half).execute()
+    return out
+
+
+@pytest.fixture
+def without_processes(monkeypatch):
+    """Workers that are asked for are this process: `test_against_coco` has real ones."""
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", PoolHere)
 
 
 @pytest.fixture
@@ -102,6 +104,7 @@ def test_against_coco(out, bits, tmp_path, workers):
     assert predicted["pearson"] is None
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_only_the_same_comparison_takes_the_place_of_another(out, bits, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -183,12 +186,10 @@ def _iou(first, second):
     return (first & second).sum() / (first | second).sum()
 
 
+@pytest.mark.usefixtures("without_processes")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_against_another_run(folder, out, tmp_path, workers):
-    """In other shards and with half of each mask."""
-    half = tmp_path / "half"
-    config = load_config(None, [*QUICK, "run.images_per_shard=3"])
-    Run([folder], half, config, make_generator=make_half).execute()
+def test_against_another_run(finished_half, out, tmp_path, workers):
+    half = shutil.copytree(finished_half, tmp_path / "half")
     said = _amg("eval", half, "--against", out, "--workers", workers)
     assert re.search(r"│ masks of the reference +│ 9 ", said)
     result = _kept(half, "out-run")["comparison"]

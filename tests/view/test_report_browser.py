@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -41,12 +42,14 @@ CHANGED, GONE, MISSING, BROKEN, EMPTY = range(10, 15)
 FIRST_HOSTILE = 20
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 375, "height": 760}
+MOBILE = {"has_touch": True, "is_mobile": True}
+PATIENCE_MS = 60_000  # on a busy machine; what comes is not waited for any longer
 
 
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -76,27 +79,73 @@ def address(rows, tmp_path_factory):
     return write_report(out).page.as_uri()
 
 
-@pytest.fixture
-def open_page(browser, address):
-    """Open the report in a browser of some shape; at the end, nothing may have gone wrong in it."""
-    wrong, contexts = [], []
+class Pages:
+    """A page of each kind of device, which tests open one after the other, and what goes wrong."""
 
-    def open_page(at="", **options):
-        context = browser.new_context(**{"viewport": DESKTOP, **options})
-        contexts.append(context)
-        page = context.new_page()
+    def __init__(self, browser):
+        self._browser = browser
+        self._pages = {}
+        self.wrong = []
+
+    def of(self, **device):
+        key = tuple(sorted(device.items()))
+        if key not in self._pages:
+            self._pages[key] = page = self._browser.new_context(**device).new_page()
+            page.set_default_timeout(PATIENCE_MS)
+            self._listen(page)
+        return self._pages[key]
+
+    def _listen(self, page):
+        wrong = self.wrong
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
         page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
         page.on("request", lambda r: r.url.startswith("file://") or wrong.append(r.url))
+
+    def leave(self, blank):
+        """Begin anew; gives what has gone wrong since the last time."""
+        for page in self._pages.values():
+            page.evaluate("localStorage.clear()")
+        wrong = self.wrong[:]
+        for page in self._pages.values():
+            page.goto(blank)
+        self.wrong.clear()  # pictures that were still loading when the page was left
+        return wrong
+
+
+@pytest.fixture(scope="module")
+def pages(browser):
+    playwright.expect.set_options(timeout=PATIENCE_MS)
+    yield Pages(browser)
+    playwright.expect.set_options(timeout=None)
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory):
+    """The address of an empty page, which the browser opens in the process that it has."""
+    path = tmp_path_factory.mktemp("blank") / "blank.html"
+    path.write_text("<!doctype html><title>blank</title>")
+    return path.as_uri()
+
+
+@pytest.fixture
+def open_page(pages, address, blank):
+    """Open the report on some device; at the end, nothing may have gone wrong in it."""
+
+    def open_page(at="", viewport=DESKTOP, color_scheme="light", **options):
+        motion = options.pop("reduced_motion", "no-preference")
+        page = pages.of(**options)
+        page.set_viewport_size(viewport)
+        page.emulate_media(color_scheme=color_scheme, reduced_motion=motion)
+        page.mouse.move(0, 0)
+        if page.url != blank:
+            page.goto(blank)  # or another `at` would not load the report anew
         page.goto(address + at)
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    assert pages.leave(blank) == []
 
 
 def _expect_place(page, end):
@@ -154,11 +203,11 @@ def test_a_plots_table_has_its_numbers(open_page):
     assert sum(map(int, cells)) == N_PLAIN - 2
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
-def test_the_browser_decodes_as_pycocotools(open_page, share):
+def test_the_browser_decodes_as_pycocotools(open_page):
     page = open_page()
     rng = np.random.default_rng(5)
-    for h, w in [(1, 1), (1, 50), (50, 1), (37, 91), (300, 200)]:
+    sizes = [(1, 1), (1, 50), (50, 1), (37, 91), (130, 120)]
+    for (h, w), share in product(sizes, [0.0, 0.01, 0.5, 1.0]):
         (encoded,) = rle.encode_masks(rng.random((1, h, w)) < share)
         bits = pycoco.decode({"size": [h, w], "counts": encoded.counts})
         ends = page.evaluate("(counts) => [...amgReport.readRunEnds(counts)]", encoded.counts)
@@ -167,11 +216,11 @@ def test_the_browser_decodes_as_pycocotools(open_page, share):
             """([counts, n]) => {
                 const ends = amgReport.readRunEnds(counts);
                 const isInside = (_, place) => Number(amgReport.isInside(ends, place));
-                return Array.from({length: n}, isInside);
+                return Array.from({length: n}, isInside).join("");
             }""",
             [encoded.counts, h * w],
         )
-        np.testing.assert_array_equal(np.reshape(inside, (w, h)).T, bits)
+        np.testing.assert_array_equal(np.reshape([*map(int, inside)], (w, h)).T, bits)
 
 
 def test_the_browser_reads_counts_of_seven_characters(open_page):
@@ -183,11 +232,19 @@ def test_the_browser_reads_counts_of_seven_characters(open_page):
     )
 
 
-@pytest.mark.parametrize("canvas_wh", [(91, 37), (40, 20), (7, 37), (200, 90)])
-def test_masks_are_painted_at_the_size_of_the_canvas(open_page, canvas_wh):
+def test_masks_are_painted_at_the_size_of_the_canvas(open_page):
     page = open_page()
     h, w = 37, 91
     (encoded,) = rle.encode_masks(np.random.default_rng(6).random((1, h, w)) < 0.4)
+    for canvas_wh in [(91, 37), (40, 20), (7, 37), (200, 90)]:
+        expected = _expected_on_canvas(encoded, canvas_wh)
+        found = _painted(page, encoded, canvas_wh)
+        np.testing.assert_array_equal(found, expected, err_msg=f"{canvas_wh}")
+
+
+def _painted(page, encoded, canvas_wh):
+    """What the browser has of a mask on a canvas of that size."""
+    h, w = encoded.size_hw
     width, height = canvas_wh
     found = page.evaluate(
         """([counts, w, h, width, height]) => {
@@ -197,14 +254,18 @@ def test_masks_are_painted_at_the_size_of_the_canvas(open_page, canvas_wh):
         }""",
         [encoded.counts, w, h, width, height],
     )
-    if width > w:
-        ys, xs = (
-            ((np.arange(n) + 0.5) * full / n).astype(int) for n, full in ((height, h), (width, w))
-        )
-        expected = rle.decode(encoded)[np.ix_(ys, xs)]
-    else:
-        expected = rle.decode(shrink(encoded, (height, width)))
-    np.testing.assert_array_equal(np.reshape(found, (height, width)), expected)
+    return np.reshape(found, (height, width))
+
+
+def _expected_on_canvas(encoded, canvas_wh):
+    h, w = encoded.size_hw
+    width, height = canvas_wh
+    if width <= w:
+        return rle.decode(shrink(encoded, (height, width)))
+    ys, xs = (
+        ((np.arange(n) + 0.5) * full / n).astype(int) for n, full in ((height, h), (width, w))
+    )
+    return rle.decode(encoded)[np.ix_(ys, xs)]
 
 
 def test_pointing_shows_the_smallest_mask_there(open_page):
@@ -237,7 +298,7 @@ def test_a_click_takes_the_next_mask_at_the_same_place(open_page):
 
 
 def test_a_tap_does_the_same(open_page):
-    page = open_page("#image=0", viewport=PHONE, has_touch=True, is_mobile=True)
+    page = open_page("#image=0", viewport=PHONE, **MOBILE)
     _wait_for_masks(page, "3 of 3 masks")
     heading = page.locator("#mask .heading")
     for expected in ("Mask 0", "Mask 1", "Mask 0"):
@@ -385,17 +446,23 @@ def test_the_tab_key_stays_in_the_viewer(open_page):
     }
 
 
-@pytest.mark.parametrize("place", range(len(HOSTILE_IDS)))
-def test_hostile_names_stay_text(open_page, place):
-    row, image_id = FIRST_HOSTILE + place, HOSTILE_IDS[place]
-    page = open_page(f"#image={row}")
-    playwright.expect(page.locator("#count")).not_to_be_empty()
-    assert page.locator("#viewer-name").text_content() == image_id
-    page.keyboard.press("Escape")
-    assert image_id in _names(page)
-    assert page.evaluate("document.querySelectorAll('img[src=x], script:not([src])').length") == 0
-    page.get_by_role("searchbox").fill(image_id)
-    assert _names(page) == [image_id]
+def test_hostile_names_stay_text(open_page, rows):
+    page = open_page()
+    report = page.url
+    for row, image_id in enumerate(HOSTILE_IDS, start=FIRST_HOSTILE):
+        page.get_by_role("searchbox").fill("")
+        page.goto(f"{report}#image={row}")
+        n_masks = len(rows[row].masks)
+        name = page.locator("#viewer-name")
+        playwright.expect(name).to_have_js_property("textContent", image_id)
+        _wait_for_masks(page, f"{n_masks} of {n_masks} masks")
+        page.keyboard.press("Escape")
+        _expect_place(page, "#gallery")  # the gallery has turned to the image's page by then
+        assert image_id in _names(page)
+        found = page.evaluate("document.querySelectorAll('img[src=x], script:not([src])').length")
+        assert found == 0
+        page.get_by_role("searchbox").fill(image_id)
+        assert _names(page) == [image_id]
 
 
 def test_pictures_that_cannot_be_shown_say_why(open_page):
@@ -450,20 +517,22 @@ def test_orders_and_pages(open_page, rows):
     assert {*_names(page)} == {row.image_id for row in rows if "03" in row.image_id}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 375, 768])
-def test_nothing_is_wider_than_the_screen(open_page, width, scheme):
-    viewport = {"width": width, "height": 700}
-    page = open_page(viewport=viewport, color_scheme=scheme, is_mobile=width < 500)
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+@pytest.mark.parametrize(("width", "device"), [(320, MOBILE), (375, MOBILE), (768, {})])
+def test_nothing_is_wider_than_the_screen(open_page, width, device):
+    page = open_page(viewport={"width": width, "height": 700}, **device)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
     page.goto(page.url + f"#image={FIRST_HOSTILE + 5}")  # the longest name
     playwright.expect(page.locator("#count")).not_to_be_empty()
-    for id_ in ("viewer", "stage"):
-        assert page.evaluate("(id) => document.getElementById(id).scrollWidth", id_) <= width
-    frame = page.locator("#frame").bounding_box()
-    assert frame["x"] >= 0
-    assert frame["x"] + frame["width"] <= width
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for id_ in ("viewer", "stage"):
+            assert page.evaluate("(id) => document.getElementById(id).scrollWidth", id_) <= width
+        frame = page.locator("#frame").bounding_box()
+        assert frame["x"] >= 0
+        assert frame["x"] + frame["width"] <= width
+        assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def _contrast(one, other):
@@ -478,9 +547,8 @@ def _contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_from_what_is_behind(open_page, scheme):
-    page = open_page(color_scheme=scheme)
+def test_texts_stand_out_from_what_is_behind(open_page):
+    page = open_page()
 
     def colour(name):
         value = page.evaluate(
@@ -492,9 +560,14 @@ def test_texts_stand_out_from_what_is_behind(open_page, scheme):
         (text, back) for text in ("text", "muted") for back in ("page", "surface", "soft", "stage")
     ]
     pairs += [("accent", "page"), ("on-accent", "accent"), ("bad", "bad-soft"), ("bad", "surface")]
-    for text, back in pairs:
-        assert _contrast(colour(text), colour(back)) >= 4.5, (text, back)
-    assert _contrast(colour("bar"), colour("surface")) >= 3
+    pages = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for text, back in pairs:
+            assert _contrast(colour(text), colour(back)) >= 4.5, (scheme, text, back)
+        assert _contrast(colour("bar"), colour("surface")) >= 3
+        pages.add(tuple(colour("page")))
+    assert len(pages) == 2
 
 
 def test_the_theme_is_the_systems_until_it_is_chosen(open_page):

@@ -35,7 +35,7 @@ def _draw(scale, **histograms):
         (whole_edges(2**14), WHOLE, [0]),
         (whole_edges(2**14), WHOLE, [0, 2**15]),
     ],
-    ids=str,
+    ids=[f"{kind}-{what}" for kind in ("log", "score", "whole") for what in ("many", "one", "two")],
 )
 def test_bars_hold_all_counts_and_lie_in_the_drawing(edges, scale, values):
     chart = _draw(scale, masks=_histogram(edges, values))

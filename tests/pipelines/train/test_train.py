@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -65,6 +66,28 @@ def test_training_goes_through_its_phases_resumes_and_exports(tmp_path):
     for name, value in model.named_parameters():
         torch.testing.assert_close(value, averages[name].half().to(value.dtype))
     assert changed(dict(trained_model(tmp_path / "state.pt").named_parameters()), before)
+
+
+def test_means_of_steps_are_logged_and_states_saved_meanwhile(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("pipelines.train.trainer._LOG_EVERY_STEPS", 2)
+    monkeypatch.setattr("pipelines.train.trainer._SAVE_EVERY_S", -1)
+    training = Trainer(settings(tmp_path, scenes=32))
+    saved = []
+    monkeypatch.setattr(training, "save", lambda: saved.append(training.progress.steps))
+    losses = iter([1.0, 3.0, 5.0, 9.0])
+
+    def step(phase, batch, done):
+        training.progress.steps += 1
+        training.progress.phase_scenes += 2
+        return {"loss": torch.tensor(next(losses))}
+
+    monkeypatch.setattr(training, "_step", step)
+    with caplog.at_level("INFO"):
+        assert training._run_phase(training.phases[0])
+    logged = [json.loads(record.message) for record in caplog.records]
+    assert [(line["steps"], line["loss"]) for line in logged] == [(2, 2.0), (4, 7.0)]
+    assert {line["phase"] for line in logged} == {"neck"}
+    assert saved == [1, 2, 3, 4]
 
 
 def test_the_trunk_stays_while_only_the_neck_learns(tmp_path):
