@@ -4,6 +4,10 @@ import os
 import shutil
 import uuid
 
+# Torch's threads wait for each other without eating a core each: read when torch is imported, and
+# by processes that tests start. On a busy machine small models take several times less with it.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import pytest
 import skimage.data
@@ -31,6 +35,14 @@ def photos():
     names = ("astronaut", "cat", "coffee", "rocket", "camera", "coins")
     images = {name: getattr(skimage.data, name)() for name in names}
     return {name: _rgb(image) for name, image in images.items()}
+
+
+@pytest.fixture
+def set_threads():
+    """Choose torch's number of threads; the old one comes back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

@@ -60,20 +60,27 @@ def test_no_box_at_all():
 
 def test_the_kernel_comes_without_the_rest_of_torchvision():
     """Whose import takes longer than torch's; and with it, where its file has another name."""
-    code = (
-        "import sys; import amg.generate.nms; print('torchvision' in sys.modules); "
-        "import torchvision.ops"  # still works after
+    run = subprocess.run(
+        [sys.executable, "-c", WITH_TORCH], capture_output=True, text=True, check=False
     )
-    assert _run(code) == "False\n"
-    without = (
-        "import torch, sys; from pathlib import Path; Path.glob = lambda *_: [];"
-        "from amg.generate.nms import suppress_duplicates;"
-        "kept = suppress_duplicates(torch.tensor([[0, 0, 9, 9]] * 2), torch.ones(2), 0.5);"
-        "print('torchvision' in sys.modules, kept.tolist())"
-    )
-    assert _run(without) == "True [0]\n"
+    assert run.stdout.splitlines() == ["False", "True [0]"], run.stderr
 
 
-def _run(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout
+# Torch takes long: both begin when it has been imported.
+WITH_TORCH = """
+import os, sys
+from pathlib import Path
+import torch
+
+if os.fork():
+    os.wait()
+    Path.glob = lambda *_: []
+    from amg.generate.nms import suppress_duplicates
+    kept = suppress_duplicates(torch.tensor([[0, 0, 9, 9]] * 2), torch.ones(2), 0.5)
+    print("torchvision" in sys.modules, kept.tolist())
+else:
+    import amg.generate.nms
+    found = "torchvision" in sys.modules
+    import torchvision.ops  # still works after
+    print(found)
+"""

@@ -37,6 +37,8 @@ VALUES = {
     "parent_containment": [0.95, 0.5],
 }
 configs = st.fixed_dictionaries({key: st.sampled_from(values) for key, values in VALUES.items()})
+# Few at once: among many there is nearly always one that is not exact.
+some_keys = st.sets(st.sampled_from(CHANGEABLE), min_size=1, max_size=2)
 
 
 def _candidates(seed, config):
@@ -66,8 +68,8 @@ def _refilter(candidates, source, wanted):
     return refilter(_fresh(candidates, source), None, SIZE_HW, source, wanted)[0]
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.integers(0, 10**6), configs, configs, st.sets(st.sampled_from(CHANGEABLE), min_size=1))
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 10**6), configs, configs, some_keys)
 def test_what_is_called_exact_gives_the_masks_of_a_fresh_run(seed, was, now, keys):
     source = GeneratorConfig(**was)
     try:
@@ -79,7 +81,7 @@ def test_what_is_called_exact_gives_the_masks_of_a_fresh_run(seed, was, now, key
     assert _refilter(candidates, source, wanted) == _fresh(candidates, wanted)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.integers(0, 10**6), configs, configs)
 def test_with_candidates_every_filter_is_exact(seed, was, now):
     source = GeneratorConfig(**was, keep_candidates=True)

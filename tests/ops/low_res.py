@@ -10,9 +10,10 @@ from amg.ops.resample import TAPS, Resampling, bilinear_taps
 
 THRESHOLD, OFFSET = 0.0, 1.0
 # Low-res side, side of the model's input, what of it is kept, the crop's size.
+SAMS_FRAME = 256, 1024, (683, 1024), (1201, 1801)
 FRAMES = [
     (112, 448, (299, 448), (534, 800)),
-    (256, 1024, (683, 1024), (1201, 1801)),
+    (64, 256, (171, 256), (301, 451)),
     (112, 448, (448, 1), (5000, 1)),
     (112, 448, (1, 448), (1, 5000)),
     (112, 448, (448, 448), (1, 1)),

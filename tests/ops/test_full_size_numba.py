@@ -9,6 +9,7 @@ import torch
 from low_res import (
     FRAMES,
     OFFSET,
+    SAMS_FRAME,
     THRESHOLD,
     assert_boxes_of_runs,
     assert_of_full_masks,
@@ -24,20 +25,21 @@ from amg.ops import full_size_numba, rle
 from amg.ops.resample import bilinear_taps
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", [*FRAMES, SAMS_FRAME])
 def test_taps_are_the_two_resizes(frame):
     resampling = make_resampling(*frame)
-    logits = make_logits(frame[0])
+    logits = make_logits(frame[0])[::6]
     found = resample(logits, resampling)
     torch.testing.assert_close(found, upsample(logits, *frame[1:]), rtol=0, atol=2e-5)
 
 
 def test_any_size_takes_three_taps():
     rng = np.random.default_rng(0)
-    for kept, size in rng.integers(1, [[449, 3000]] * 300):
-        axis = bilinear_taps(112, 448, int(kept), int(size))
-        np.testing.assert_allclose(axis.weights.sum(1), 1, atol=1e-6)
-        assert axis.edges[-1] == size == axis.size
+    for n_low, most, n in ((28, 750, 300), (112, 3000, 20)):
+        for kept, size in rng.integers(1, [[4 * n_low + 1, most]] * n):
+            axis = bilinear_taps(n_low, 4 * n_low, int(kept), int(size))
+            np.testing.assert_allclose(axis.weights.sum(1), 1, atol=1e-6)
+            assert axis.edges[-1] == size == axis.size
 
 
 def test_a_first_step_that_shrinks_is_refused():
@@ -45,8 +47,9 @@ def test_a_first_step_that_shrinks_is_refused():
         bilinear_taps(256, 128, 128, 300)
 
 
-@pytest.mark.parametrize("frame", FRAMES)
-@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(
+    ("frame", "n_threads"), [(frame, n) for frame in FRAMES for n in (1, 2)] + [(SAMS_FRAME, 2)]
+)
 def test_areas_boxes_and_runs_are_those_of_the_full_masks(frame, n_threads, set_threads):
     set_threads(n_threads)
     logits, resampling = make_clear_logits(frame[0]), make_resampling(*frame)

@@ -14,6 +14,7 @@ import torch
 from low_res import (
     FRAMES,
     OFFSET,
+    SAMS_FRAME,
     THRESHOLD,
     assert_boxes_of_runs,
     assert_of_full_masks,
@@ -43,6 +44,10 @@ SMALL_FRAMES = [
     (112, 448, (448, 448), (1, 1)),
     (112, 448, (448, 448), (31, 29)),  # many low-res logits a tile
 ]
+EVERY_FRAME = [*SMALL_FRAMES, *FRAMES, SAMS_FRAME]
+# Of the clear logits, for the interpreter: blobs, noise, all on, a ramp, and ramps to a threshold.
+SOME_CLEAR = {SMALL_FRAME: [0, 8, 11, 14, 16, 17]}
+FEW_CLEAR = [0, 8, 14]
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,11 @@ class Case:
 
 
 @pytest.fixture(
+    scope="module",
     params=[
         pytest.param("cpu", marks=INTERPRETED),
         pytest.param("cuda", marks=pytest.mark.gpu),
-    ]
+    ],
 )
 def device(request):
     return usable(request.param)
@@ -71,7 +77,10 @@ def device(request):
 @pytest.fixture(
     scope="module",
     params=[pytest.param(("cpu", frame), marks=INTERPRETED) for frame in SMALL_FRAMES]
-    + [pytest.param(("cuda", frame), marks=pytest.mark.gpu) for frame in SMALL_FRAMES + FRAMES],
+    + [
+        pytest.param(("cuda", frame), marks=pytest.mark.gpu)
+        for frame in [*SMALL_FRAMES, *FRAMES, SAMS_FRAME]
+    ],
     ids=str,
 )
 def case(request):
@@ -79,7 +88,8 @@ def case(request):
     clear = make_clear_logits(frame[0])
     at_thresholds = make_logits(frame[0])[len(clear) :]
     if device == "cpu":
-        clear, at_thresholds = clear[[0, 8, 11, 14, 16, 17]], at_thresholds[::4]
+        clear = clear[SOME_CLEAR.get(frame, FEW_CLEAR)]
+        at_thresholds = at_thresholds[::4]
     logits = torch.cat([clear, at_thresholds])
     resampling = make_resampling(*frame)
     stability, boxes = full_size_triton.measure_masks(
@@ -121,7 +131,7 @@ def test_rounding_is_that_of_the_cpu(device):
     """On every pixel of noise, a few units in the last place wide, around a threshold."""
     threshold, rng = 0.7, torch.Generator().manual_seed(0)
     unit = torch.finfo(torch.float32).eps * threshold
-    logits = threshold + unit * torch.randint(-2, 3, (4, 28, 28), generator=rng)
+    logits = threshold + unit * torch.randint(-2, 3, (2, 28, 28), generator=rng)
     resampling, place = make_resampling(*SMALL_FRAME), (threshold, (0, 0), (61, 83))
     encoded = full_size_triton.encode_masks(logits.to(device), resampling, *place)
     assert encoded == full_size_numba.encode_masks(logits, resampling, *place)
@@ -149,30 +159,35 @@ def test_nothing_that_a_tile_depends_on_is_overlooked(device, frame, rows, colum
     assert all(rle.area(mask) for mask in encoded)
 
 
-def test_a_crop_lies_in_its_image(device):
-    logits, resampling = make_clear_logits(28)[::8].to(device), make_resampling(*SMALL_FRAME)
-    alone = full_size_triton.encode_masks(logits, resampling, THRESHOLD, (0, 0), (61, 83))
+@pytest.fixture(scope="module")
+def three(device):
+    """Three masks' logits, and what is measured and encoded of them."""
+    logits = make_clear_logits(28)[::8].to(device)
+    return logits, measure_and_encode(logits)
+
+
+def test_a_crop_lies_in_its_image(three):
+    (logits, (_, _, alone)), resampling = three, make_resampling(*SMALL_FRAME)
     encoded = full_size_triton.encode_masks(logits, resampling, THRESHOLD, (3, 5), (68, 90))
     assert encoded == rle.encode_masks(np.pad(decode_all(alone), ((0, 0), (5, 2), (3, 4))))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_short_floats_are_computed_in_float32(device, dtype):
-    logits = make_clear_logits(28)[::8].to(device, dtype)
+    logits = make_clear_logits(28)[8:9].to(device, dtype)  # noise: every pixel is computed
     assert measure_and_encode(logits) == measure_and_encode(logits.float())
 
 
-def test_masks_in_several_launches_are_the_same(device, monkeypatch):
-    logits = make_clear_logits(28)[::5].to(device)
-    at_once = measure_and_encode(logits)
-    monkeypatch.setattr(full_size_triton, "_MOST_PROGRAMS", 7)  # a mask has two
-    monkeypatch.setattr(full_size_triton, "_MOST_WORDS", 500)  # a mask has 166
+def test_masks_in_several_launches_are_the_same(three, monkeypatch):
+    logits, at_once = three
+    monkeypatch.setattr(full_size_triton, "_MOST_PROGRAMS", 5)  # a mask has two
+    monkeypatch.setattr(full_size_triton, "_MOST_WORDS", 400)  # a mask has 166
     assert measure_and_encode(logits) == at_once
 
 
-def test_views_of_logits_are_read_as_they_are(device):
-    logits = make_clear_logits(28)[::8].to(device)
-    assert measure_and_encode(logits.mT.contiguous().mT) == measure_and_encode(logits)
+def test_views_of_logits_are_read_as_they_are(three):
+    logits, expected = three
+    assert measure_and_encode(logits.mT.contiguous().mT) == expected
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")

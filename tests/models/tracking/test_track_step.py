@@ -4,6 +4,7 @@ In float64: the logits of absent objects are so large that float32's tolerance w
 """
 
 from contextlib import nullcontext
+from functools import cache
 
 import pytest
 import torch
@@ -127,19 +128,24 @@ VIDEOS = {
 }
 
 
+@cache
+def with_frames(model):
+    """One of `MODELS`, ours and the original's, and a video's features; tests change nothing."""
+    pair = twins(**MODELS[model])
+    return pair, prepare(pair[1])
+
+
 @pytest.mark.parametrize("video", VIDEOS)
-@pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
-def test_frames_equal_the_originals(changes, video):
-    ours, theirs = twins(**changes)
-    frames = prepare(theirs)
+@pytest.mark.parametrize("model", MODELS)
+def test_frames_equal_the_originals(model, video):
+    (ours, theirs), frames = with_frames(model)
     result, expected = (track(model, frames, VIDEOS[video]) for model in (ours, theirs))
     assert_same(result, expected)
 
 
 @pytest.mark.parametrize("video", ["a click", "a mask"])
 def test_backwards(video):
-    ours, theirs = twins()
-    frames, prompts = prepare(theirs), {N_FRAMES - 1: VIDEOS[video][0]}
+    ((ours, theirs), frames), prompts = with_frames("2.1"), {N_FRAMES - 1: VIDEOS[video][0]}
     order = list(range(N_FRAMES))[::-1]
     result, expected = (
         track(model, frames, prompts, order, track_in_reverse=True) for model in (ours, theirs)
@@ -160,26 +166,27 @@ def test_prompts_first_then_both_directions(changes):
 
 
 def test_an_answer_is_corrected_without_being_remembered():
-    ours, theirs = twins()
-    frames, results = prepare(theirs, 1), []
+    ((ours, theirs), frames), results = with_frames("2.1"), []
     for model in (ours, theirs):
-        first = track(model, frames, {0: (CLICKS, None)}, run_mem_encoder=False)
+        first = track(model, frames[:1], {0: (CLICKS, None)}, run_mem_encoder=False)
         answer = first["cond_frame_outputs"][0]
         assert answer["maskmem_features"] is None
         logits = answer["pred_masks"].clamp(-32, 32)
-        results.append(track(model, frames, {0: (TWO_CLICKS, None)}, prev_sam_mask_logits=logits))
+        results.append(
+            track(model, frames[:1], {0: (TWO_CLICKS, None)}, prev_sam_mask_logits=logits)
+        )
     assert_same(*results)
 
 
 def test_objects_are_present_and_absent():
     """Else the comparisons would not show what is done with either, or with the best of masks."""
-    _, theirs = twins()
+    (_, theirs), frames = with_frames("2.1")
     best = []
     hook = theirs.sam_mask_decoder.register_forward_hook(
         lambda module, args, output: best.append(output[1].argmax(dim=1))
     )
     with hook:
-        outputs = track(theirs, prepare(theirs), VIDEOS["a click"])
+        outputs = track(theirs, frames, VIDEOS["a click"])
     scores = torch.cat(
         [frame["object_score_logits"] for kind in outputs.values() for frame in kind.values()]
     )
@@ -199,16 +206,15 @@ def test_a_model_of_images_says_that_it_cannot(run_mem_encoder, prompt):
 
 @pytest.mark.parametrize("prompt", ["a mask", "nothing but the frame"])
 def test_only_points_correct_an_answer(prompt):
-    ours, theirs = twins()
+    (ours, _), frames = with_frames("2.1")
     with pytest.raises(ValueError, match="prev_sam_mask_logits needs point_inputs alone"):
-        track(ours, prepare(theirs, 1), VIDEOS[prompt], prev_sam_mask_logits=a_mask())
+        track(ours, frames[:1], VIDEOS[prompt], prev_sam_mask_logits=a_mask())
 
 
 def test_a_mask_prompt_may_be_of_any_type():
     """Through the decoder too, which has the model's type."""
-    ours, theirs = twins(use_mask_input_as_output_without_sam=False)
-    frames = prepare(theirs, 1)
-    results = [track(ours, frames, {0: (None, m)}) for m in (a_mask().bool(), a_mask())]
+    (ours, _), frames = with_frames("masks through the decoder")
+    results = [track(ours, frames[:1], {0: (None, m)}) for m in (a_mask().bool(), a_mask())]
     for outputs in results:
         outputs["cond_frame_outputs"][0].pop("mask_inputs")
     assert_same(*results)
