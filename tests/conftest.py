@@ -16,6 +16,7 @@ from s3_server import s3, s3_endpoint  # noqa: F401 - fixtures
 
 import amg
 from amg.storage.stores import open_storage
+from tests.pipelines.forks import fork_workers, serving_forks
 from tests.pipelines.helpers import make_run
 
 # Whether kernels are interpreted is settled when triton is imported: here, before any test is.
@@ -59,8 +60,23 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
+@pytest.fixture(scope="session")
+def forks():
+    """A process that workers and drivers are forked from, with all imported that they need."""
+    with serving_forks():
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(folder, tmp_path_factory):
+def forked_workers(forks):
+    """The module's runs fork their workers: those of its subprocesses do not."""
+    with pytest.MonkeyPatch.context() as patched:
+        fork_workers(patched)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(forked_workers, folder, tmp_path_factory):
     """A run of the module's `folder` with a stub; what `amg` finds there, it takes for its own."""
     out = tmp_path_factory.mktemp("run") / "out"
     make_run(folder, out).execute()

@@ -6,6 +6,8 @@ import os
 import pytest
 
 _numbers = itertools.count()
+_clients = {}
+"""Those that were made for our server: they take long to make, and keep the address."""
 _NOT_OURS = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_PROFILE")
 
 
@@ -41,8 +43,11 @@ def s3(s3_endpoint, monkeypatch, tmp_path_factory):
     import boto3
     import s3fs
 
-    s3fs.S3FileSystem.clear_instance_cache()  # they keep the address they were made with
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem._cache.update(_clients)
     bucket = f"bucket-{os.getpid()}-{next(_numbers)}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     yield bucket
+    if os.environ.get("AWS_ENDPOINT_URL") == s3_endpoint:  # else the test led them elsewhere
+        _clients.update(s3fs.S3FileSystem._cache)
     s3fs.S3FileSystem.clear_instance_cache()

@@ -71,7 +71,7 @@ def test_hostile_ids_become_names_of_their_own():
     _check(HOSTILE)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.one_of(

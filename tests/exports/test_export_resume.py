@@ -1,10 +1,6 @@
 """An export that was interrupted goes on, and one that is done stays as it is."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +14,9 @@ from amg.runs.results import open_run
 from amg.storage.stores import open_storage
 from benchmarks.synthetic_run import commit_rows, write_run
 from tests.exports.pictures import blob, contents, make_mask, make_row, make_run, rows
+from tests.pipelines.forks import ForkedDriver
+from tests.pipelines.helpers import wait_until
 
-ROOT = Path(__file__).parents[2]
 FORMATS = ["coco", "sa1b", "yolo", "label-map", "panoptic", "png", "label-studio", "cvat"]
 OPTIONS = {"coco": {"images_per_file": 6}}
 SMALL = [make_mask(blob(i), 0.6) for i in range(2)]
@@ -29,13 +26,13 @@ def _many(n):
     return [make_row(f"{i // 10}/{i:04d}.jpg", SMALL) for i in range(n)]
 
 
-def _export(run, to, out, **environment):
-    code = "import sys, amg; amg.export(*sys.argv[1:4], **eval(sys.argv[4]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(run), to, str(out), repr(OPTIONS.get(to, {}))],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-    )
+def _export_apart(run, to, out, **environment):
+    """The same in a process of its own, that may be killed."""
+    return ForkedDriver(run, out, to, run=_export, **environment)
+
+
+def _export(run, out, to):
+    amg.export(run, to, out, **OPTIONS.get(to, {}))
 
 
 def _changes(folder):
@@ -54,31 +51,36 @@ def long_run(tmp_path_factory):
 
 @pytest.mark.parametrize("to", ["coco", "panoptic", "png"])
 @pytest.mark.parametrize("point", ["half_written", "synced", "part_done"])
-def test_what_was_killed_goes_on_and_ends_the_same(long_run, tmp_path, to, point):
+def test_what_was_killed_goes_on_and_ends_the_same(forks, long_run, tmp_path, to, point):
     whole, out = tmp_path / "whole", tmp_path / "out"
     for marker in ("first", "second"):
         fail = f"export.{point}=kill:{tmp_path / marker}"
-        assert _export(long_run, to, out, AMG_FAILPOINT=fail).wait() == -signal.SIGKILL
-    amg.export(long_run, to, out, **OPTIONS.get(to, {}))
-    amg.export(long_run, to, whole, **OPTIONS.get(to, {}))
+        driver = _export_apart(long_run, to, out, AMG_FAILPOINT=fail)
+        assert driver.wait() == -signal.SIGKILL, driver.said()
+    _export(long_run, out, to)
+    _export(long_run, whole, to)
     assert contents(out) == contents(whole)
     finished = ".amg-export/finished.json"
     assert (out / finished).read_bytes() == (whole / finished).read_bytes()
     assert not list(out.rglob("*.partial"))
 
 
-def test_killed_at_any_moment_no_file_is_half_there(long_run, tmp_path):
+def test_killed_at_any_moment_no_file_is_half_there(forks, long_run, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     amg.export(long_run, "png", whole)
     expected = contents(whole)
-    for wait_s in (0.8, 1.2, 1.6):
-        process = _export(long_run, "png", out)
-        time.sleep(wait_s)
-        process.kill()
-        process.wait()
+    for n_files in (1, 33, 77):
+        driver = _export_apart(long_run, "png", out)
+        wait_until(lambda: _n_files(out) >= n_files or driver.poll() is not None)  # noqa: B023
+        driver.kill()
+        driver.wait()
         assert contents(out).items() <= expected.items()
     amg.export(long_run, "png", out)
     assert contents(out) == expected
+
+
+def _n_files(folder):
+    return sum(1 for _ in folder.rglob("*.png"))
 
 
 def test_parts_that_are_done_are_not_done_again(long_run, tmp_path):
@@ -220,15 +222,24 @@ def test_a_full_disk_and_a_damaged_run_are_errors(tmp_path, monkeypatch):
         amg.export(run, "sa1b", tmp_path / "again")
 
 
-@pytest.mark.parametrize("to", ["coco", "yolo", "png", "panoptic", "label-studio", "cvat"])
-def test_memory_does_not_grow_with_the_run(tmp_path, to):
+@pytest.fixture(scope="module")
+def sized_runs(tmp_path_factory):
+    """Runs by their number of images, which are all alike."""
     square = [make_mask(np.pad(np.ones((20, 30), bool), 10))]
+    folder = tmp_path_factory.mktemp("sized")
 
-    def peak(n):
+    def make(n):
         many = [make_row(f"{i:04d}.jpg", square, size_hw=(40, 50)) for i in range(n)]
-        run = make_run(tmp_path / f"run {n}", many, images_per_shard=20)
+        return make_run(folder / str(n), many, images_per_shard=20)
+
+    return {n: make(n) for n in (20, 40, 400)}
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "png", "panoptic", "label-studio", "cvat"])
+def test_memory_does_not_grow_with_the_run(sized_runs, tmp_path, to):
+    def peak(n):
         tracemalloc.start()
-        amg.export(run, to, tmp_path / f"out {n}")
+        amg.export(sized_runs[n], to, tmp_path / f"out {n}")
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found

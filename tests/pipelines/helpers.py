@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from amg.config import load_config
@@ -11,6 +13,8 @@ from pipelines.corpus.run import Run
 from tests.pipelines.stub import make_stub, save_image
 
 ROOT = Path(__file__).parents[2]
+DRIVER_VARIABLE = "AMG_TEST_DRIVER"
+"""Whose driver this is, and whose workers: the folder it writes to."""
 QUICK = ("model.device=cpu", "run.images_per_shard=8", "run.images_per_batch=2")
 
 
@@ -39,30 +43,39 @@ def contents(out):
 def start_driver(inputs, out, *overrides, **environment):
     """The same as `make_run(...).execute()` in a process of its own, that may be killed."""
     code = (
-        "import sys; from tests.pipelines.helpers import make_run\n"
-        "report = make_run(sys.argv[1], sys.argv[2], *sys.argv[3:]).execute()\n"
-        "sys.exit(0 if report.is_complete else 4)"
+        "import sys; from tests.pipelines.helpers import run_to_an_exit_code\n"
+        "run_to_an_exit_code(*sys.argv[1:])"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, str(inputs), str(out), *overrides],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, DRIVER_VARIABLE: str(out), **environment},
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
+def run_to_an_exit_code(inputs, out, *overrides):
+    """What a driver's process does."""
+    report = make_run(inputs, out, *overrides).execute()
+    sys.exit(0 if report.is_complete else 4)
+
+
 def running_workers(out):
     """Process ids of worker processes that were started by drivers of this folder."""
+    mark = os.fsencode(f"{DRIVER_VARIABLE}={out}")
     found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            command = (entry / "cmdline").read_bytes()
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"pipelines.corpus.engines.child" in command:
-                driver = Path(f"/proc/{parent}/cmdline").read_bytes()
-                if parent == 1 or os.fsencode(str(out)) in driver:
-                    found.append(int(entry.name))
-        except (OSError, ValueError):
-            continue
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            is_worker = b"pipelines.corpus.engines.child" in (entry / "cmdline").read_bytes()
+            if is_worker and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
     return found
+
+
+def wait_until(condition, timeout_s=120):
+    """Wait for a condition, not for a time: machines differ."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

@@ -4,17 +4,23 @@ They must be importable where workers live, and so be in a module of their own. 
 to its worker is in its top left pixel.
 """
 
+import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 
 from amg.ops import rle
 from amg.records import ImageResult, Mask
 
-KILL, HANG, RAISE, FULL, BROKEN = (250, 1, 1), (250, 2, 2), (250, 3, 3), (250, 4, 4), (250, 5, 5)
+KILL, HANG, RAISE, FULL, STUCK = (250, 1, 1), (250, 2, 2), (250, 3, 3), (250, 4, 4), (250, 5, 5)
 SLEEP_VARIABLE = "AMG_TEST_SLEEP_S"
+GATE_VARIABLE = "AMG_TEST_GATE"
+"""`N:FILE`: a worker does N images, and the next when there is a FILE."""
+STUCK_VARIABLE = "AMG_TEST_STUCK"
+"""The file that says that a worker is about to be stuck."""
 
 
 class StubGenerator:
@@ -23,6 +29,8 @@ class StubGenerator:
     def __init__(self, heartbeat):
         self.heartbeat = heartbeat
         self.sleep_s = float(os.environ.get(SLEEP_VARIABLE, "0"))
+        n_free, _, gate = os.environ.get(GATE_VARIABLE, "").partition(":")
+        self.n_free, self.gate = int(n_free or 0), Path(gate)
 
     def prepare(self, image):
         return image
@@ -33,11 +41,16 @@ class StubGenerator:
     def _one(self, image):
         self.heartbeat()
         time.sleep(self.sleep_s)
+        self._wait_at_the_gate()
         first = tuple(int(v) for v in image[0, 0])
         if first == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
         if first == HANG:
             time.sleep(1000)
+        if first == STUCK:
+            Path(os.environ[STUCK_VARIABLE]).touch()
+            # In native code that does not let go of Python's lock: no thread runs any more.
+            ctypes.PyDLL(None).sleep(1000)
         if first == RAISE:
             raise RuntimeError("a bug that this image finds")
         if first == FULL:
@@ -58,6 +71,12 @@ class StubGenerator:
             level=1,
         )
         return [ImageResult((height, width), (mask,))][0]
+
+    def _wait_at_the_gate(self):
+        self.n_free -= 1
+        while self.n_free < 0 and not self.gate.exists():
+            time.sleep(0.01)
+            self.heartbeat()
 
     def with_smaller_batches(self):
         return None

@@ -1,11 +1,9 @@
 """Runs made of other runs' rows: equal to fresh ones, resumed as any, or refused."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
+from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
@@ -22,9 +20,14 @@ from amg.storage.stores import open_storage
 from pipelines.corpus.run import Run, retry_failed, summarize
 from pipelines.corpus.verify import verify
 from pipelines.refilter import refilter_run
-from tests.pipelines.helpers import ROOT, contents, make_folder, make_run
+from tests.pipelines.forks import ForkedDriver
+from tests.pipelines.helpers import contents, make_folder, make_run
 
-MODEL = ["model.device=cpu", "run.images_per_shard=2", "generator.points_per_side=8"]
+pytestmark = pytest.mark.usefixtures("forked_workers")
+MODEL = [
+    *("model.device=cpu", "model.imgsz=224"),
+    *("run.images_per_shard=2", "generator.points_per_side=5"),
+]
 LOOSE = {"pred_iou_thresh": 0.2, "stability_score_thresh": 0.2}
 CROPS = {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2}
 TIGHT = {"pred_iou_thresh": 0.45, "stability_score_thresh": 0.5}
@@ -43,7 +46,7 @@ def photo_folder(tmp_path_factory, photos):
     """Three small photos and a file that is none."""
     folder = tmp_path_factory.mktemp("photos")
     for name in ("astronaut", "coffee", "coins"):
-        Image.fromarray(photos[name]).resize((192, 144)).save(folder / f"{name}.png")
+        Image.fromarray(photos[name]).resize((128, 96)).save(folder / f"{name}.png")
     (folder / "bad.png").write_bytes(b"\x89PNG")
     return folder
 
@@ -174,39 +177,24 @@ def expected(stub_run, tmp_path_factory):
     return contents(out)
 
 
-def _refilter_apart(source, out, **environment):
-    """The same in a process of its own, that may be killed."""
-    code = (
-        "import sys; from pipelines.refilter import refilter_run\n"
-        f"refilter_run(sys.argv[1], sys.argv[2], {CHANGES!r}, workers=1)\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, str(source), str(out)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
     ("point", "in_worker"),
     [
         ("plan.renamed", False),
         ("shard.row_written", True),
         ("commits.half_written", False),
-        pytest.param("inputs.synced", False, marks=pytest.mark.slow),
-        pytest.param("data.renamed", True, marks=pytest.mark.slow),
-        pytest.param("_SUCCESS.begun", False, marks=pytest.mark.slow),
+        ("inputs.synced", False),
+        ("data.renamed", True),
+        ("_SUCCESS.begun", False),
     ],
 )
 def test_a_kill_at_any_step_loses_nothing(stub_run, expected, tmp_path, point, in_worker):
     out, marker = tmp_path / "out", tmp_path / "marker"
-    done = _refilter_apart(stub_run, out, AMG_FAILPOINT=f"{point}=kill:{marker}")
-    assert marker.exists(), done.stderr
-    assert done.returncode == (0 if in_worker else -signal.SIGKILL)
+    failpoint = f"{point}=kill:{marker}"
+    run = partial(refilter_run, changes=CHANGES, workers=1)
+    driver = ForkedDriver(stub_run, out, run=run, AMG_FAILPOINT=failpoint)
+    assert driver.wait() == (0 if in_worker else -signal.SIGKILL), driver.said()
+    assert marker.exists(), driver.said()
     before = {path: path.read_bytes() for path in (out / "commits").glob("[0-9]*.json")}
     assert refilter_run(stub_run, out, CHANGES, workers=1).is_complete
     assert contents(out) == expected

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from amg import ImageError, MaskGenerator, load_model, open_run, to_supervision
+from amg import ImageError, MaskGenerator, open_run, to_supervision
 from amg.config import GeneratorConfig
 from tests.pipelines.helpers import make_folder, make_run
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(forked_workers, tmp_path_factory):
     """Six images of which one cannot be read."""
     out = tmp_path_factory.mktemp("interop")
     folder = make_folder(out / "photos", 6)
@@ -35,12 +35,12 @@ def test_supervision_has_the_masks_and_their_scores(run):
     assert len(detections[detections.confidence > 0.6]) == 0
 
 
-def test_supervision_has_fresh_masks_too():
+def test_supervision_has_fresh_masks_too(nano):
     pytest.importorskip("supervision")
     image = np.zeros((64, 96, 3), dtype=np.uint8)
     image[16:48, 20:60] = 255
     config = GeneratorConfig(points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0)
-    result = MaskGenerator(load_model("nano", device="cpu"), config).generate(image)
+    result = MaskGenerator(nano, config).generate(image)
     detections = to_supervision(result)
     assert len(detections) == len(result.masks) > 0
     assert detections.mask.sum(axis=(1, 2)).tolist() == [mask.area for mask in result.masks]

@@ -1,5 +1,7 @@
 """Finding the images of a run again."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,15 +12,17 @@ from amg.storage.stores import open_storage
 from tests.pipelines.helpers import make_folder, make_run
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return make_folder(tmp_path / "photos", 5)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("planned") / "photos", 5)
 
 
-@pytest.fixture
-def out(folder, tmp_path):
-    make_run(folder, tmp_path / "out", "run.images_per_shard=2").execute()
-    return tmp_path / "out"
+@pytest.fixture(scope="module")
+def finished(forked_workers, folder):
+    """A run of the folder, to be copied."""
+    out = folder.parent / "out"
+    make_run(folder, out, "run.images_per_shard=2").execute()
+    return out
 
 
 def test_sources_are_found_by_id_with_their_places(out):
@@ -43,8 +47,10 @@ def test_images_that_were_not_planned_or_are_not_done_are_named(out):
         open_run(out).row("003.png")
 
 
-def test_an_image_that_has_changed_or_gone_is_not_shown(folder, out):
-    run = open_run(out)
+def test_an_image_that_has_changed_or_gone_is_not_shown(forked_workers, folder, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "photos")
+    make_run(folder, tmp_path / "out", "run.images_per_shard=2").execute()
+    run = open_run(tmp_path / "out")
     row = run.row("003.png")
     (folder / "003.png").write_bytes((folder / "002.png").read_bytes())
     with pytest.raises(ImageError, match=r"003\.png: the file has changed since the run"):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,18 +19,21 @@ from amg.errors import InterruptedRunError
 from amg.runs.folder import commit_file, read_commits, require_plan
 from amg.storage.stores import open_storage
 from pipelines.corpus.commit import sweep_partials
+from pipelines.corpus.engines import local
 from pipelines.corpus.run import summarize
 from pipelines.corpus.verify import verify
+from tests.pipelines.forks import ForkedDriver, running_forks
 from tests.pipelines.helpers import (
-    ROOT,
     contents,
     make_folder,
     make_run,
     running_workers,
     start_driver,
+    wait_until,
 )
-from tests.pipelines.stub import HANG, SLEEP_VARIABLE
+from tests.pipelines.stub import GATE_VARIABLE, SLEEP_VARIABLE, STUCK, STUCK_VARIABLE
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 SHARDS = "run.images_per_shard=4"
 
 _SMALL_FILES = ("config", "plan", "attempts", "commits", "report", "_SUCCESS")
@@ -79,15 +83,15 @@ def fail_and_resume(folder, tmp_path, expected, point, action):
     """Run with a failpoint; take it up again if it did not finish; look at the result."""
     out, marker = tmp_path / "out", tmp_path / "marker"
     failpoint = f"{point}={action}:{marker}"
-    driver = start_driver(folder, out, SHARDS, AMG_FAILPOINT=failpoint)
-    _, said = driver.communicate(timeout=120)
-    assert marker.exists(), f"{point} was never reached: {said}"
+    driver = ForkedDriver(folder, out, SHARDS, AMG_FAILPOINT=failpoint)
+    code = driver.wait()
+    assert marker.exists(), f"{point} was never reached: {driver.said()}"
     before = committed_bytes(out)
-    if driver.returncode != 0:
+    if code != 0:
         report = make_run(folder, out, SHARDS).execute()
         assert report.is_complete
     check_whole(out, expected, before)
-    return driver.returncode
+    return code
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
@@ -95,7 +99,7 @@ def test_a_kill_at_every_step_loses_nothing(folder, tmp_path, expected, point):
     code = fail_and_resume(folder, tmp_path, expected, point, "kill")
     in_worker = point.startswith(("shard.", "data.", "attempts."))
     assert code == (0 if in_worker else -signal.SIGKILL)
-    assert running_workers(tmp_path / "out") == []
+    wait_until(lambda: running_forks(tmp_path / "out") == [])
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
@@ -123,23 +127,29 @@ def test_a_full_disk_ends_the_run_and_says_so(folder, tmp_path, expected, point,
 
 def test_a_limit_on_file_sizes_is_like_a_full_disk(folder, tmp_path, expected):
     """The kernel's own refusal, at whatever write comes first."""
-    for limit in (0, 300, 2000, 4500):
-        code = (
-            "import resource, signal, sys\n"
-            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-            "from tests.pipelines.helpers import make_run\n"
-            "from amg import StorageError\n"
-            "try: make_run(sys.argv[1], sys.argv[2], sys.argv[3]).execute()\n"
-            "except StorageError: sys.exit(5)\n"
-        )
-        out = tmp_path / str(limit)
-        arguments = [sys.executable, "-c", code, str(folder), str(out), SHARDS]
-        done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 5, done.stderr
+    limits = (0, 300, 2000, 4500)
+    driver = ForkedDriver(folder, tmp_path / "out", *map(str, limits), run=run_under_limits)
+    assert driver.wait() == 0, driver.said()
+    for limit in limits:
+        out = tmp_path / f"out-{limit}"
         before = committed_bytes(out)
         assert make_run(folder, out, SHARDS).execute().is_complete
         check_whole(out, expected, before)
+
+
+def run_under_limits(inputs, out, *limits):
+    """Run into a folder for each limit, and be refused; workers begin under the limit as well."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(local, "subprocess", subprocess)
+        for limit in limits:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+            try:
+                make_run(inputs, f"{out}-{limit}", SHARDS).execute()
+            except StorageError:
+                continue
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            sys.exit(f"under a limit of {limit} bytes it went on")
 
 
 def test_an_output_that_cannot_be_written_is_named(folder, tmp_path):
@@ -150,10 +160,10 @@ def test_an_output_that_cannot_be_written_is_named(folder, tmp_path):
 
 def test_killing_the_driver_ends_its_workers(folder, tmp_path, expected):
     out = tmp_path / "out"
-    driver = start_driver(folder, out, SHARDS, **{SLEEP_VARIABLE: "0.3"})
+    driver = start_driver(folder, out, SHARDS, **{GATE_VARIABLE: f"6:{tmp_path / 'never'}"})
     wait_until(lambda: summarize(out).n_committed > 0 if (out / "plan.json").exists() else False)
     before = committed_bytes(out)
-    assert running_workers(out) != []
+    assert len(running_workers(out)) == 1
     driver.kill()
     driver.wait()
     wait_until(lambda: running_workers(out) == [])
@@ -164,10 +174,9 @@ def test_killing_the_driver_ends_its_workers(folder, tmp_path, expected):
 
 
 def test_a_stuck_worker_ends_with_its_driver(tmp_path):
-    folder = make_folder(tmp_path / "in", 3, {1: HANG})
-    driver = start_driver(folder, tmp_path / "out")
-    wait_until(lambda: len(list((tmp_path / "out" / "attempts").glob("*.json"))) > 0)
-    time.sleep(0.5)
+    folder = make_folder(tmp_path / "in", 3, {1: STUCK})
+    driver = start_driver(folder, tmp_path / "out", **{STUCK_VARIABLE: str(tmp_path / "stuck")})
+    wait_until((tmp_path / "stuck").exists)
     assert len(running_workers(tmp_path / "out")) == 1
     driver.kill()
     driver.wait()
@@ -176,14 +185,13 @@ def test_a_stuck_worker_ends_with_its_driver(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_in_order(folder, tmp_path, expected, number):
-    out = tmp_path / "out"
-    driver = start_driver(folder, out, SHARDS, **{SLEEP_VARIABLE: "0.3"})
+    out, gate = tmp_path / "out", tmp_path / "gate"
+    driver = ForkedDriver(folder, out, SHARDS, **{GATE_VARIABLE: f"1:{gate}"})
     wait_until(lambda: (out / "attempts").exists() and any((out / "attempts").iterdir()))
-    started = time.monotonic()
     driver.send_signal(number)
-    assert driver.wait(timeout=30) == 4
-    assert time.monotonic() - started < 15
-    assert running_workers(out) == []
+    gate.touch()
+    assert driver.wait() == 4
+    assert running_forks(out) == []
     assert json.loads((out / "report.json").read_text())["stopped"] == number.name
     assert list((out / "attempts").iterdir()) == []
     before = committed_bytes(out)
@@ -194,13 +202,20 @@ def test_a_signal_ends_the_run_in_order(folder, tmp_path, expected, number):
 
 def test_a_second_signal_drops_the_shard(folder, tmp_path):
     out = tmp_path / "out"
-    driver = start_driver(folder, out, SHARDS, **{SLEEP_VARIABLE: "5"})
+    never = {GATE_VARIABLE: f"1:{tmp_path / 'never'}"}
+    driver = ForkedDriver(folder, out, SHARDS, "run.drain_s=1000", **never)
     wait_until(lambda: (out / "attempts").exists() and any((out / "attempts").iterdir()))
     driver.send_signal(signal.SIGINT)
     time.sleep(0.5)
-    driver.send_signal(signal.SIGINT)
-    assert driver.wait(timeout=8) == 4
-    assert running_workers(out) == []
+    assert driver.poll() is None
+
+    def is_over():
+        driver.send_signal(signal.SIGINT)  # two that come at once are one
+        return driver.poll() is not None
+
+    wait_until(is_over)
+    assert driver.wait() == 4
+    assert running_forks(out) == []
     assert not any(path.name.endswith(".partial") for path in (out / "data").iterdir())
 
 
@@ -247,7 +262,7 @@ def test_a_file_published_late_is_not_committed(folder, tmp_path, expected):
 
 
 def test_random_kills_of_workers_and_drivers_lose_nothing(tmp_path):
-    soak(tmp_path, n_images=60, n_kills=12, seed=1)
+    soak(tmp_path, n_images=60, n_kills=12, seed=1, start=ForkedDriver, workers_of=running_forks)
 
 
 @pytest.mark.slow
@@ -255,7 +270,7 @@ def test_two_hundred_random_kills_lose_nothing(tmp_path):
     print(soak(tmp_path, n_images=600, n_kills=200, seed=2))  # noqa: T201 - the line to keep
 
 
-def soak(tmp_path, n_images, n_kills, seed):
+def soak(tmp_path, n_images, n_kills, seed, start=start_driver, workers_of=running_workers):
     """Run until `n_kills` workers and drivers were killed at random, then once to the end."""
     rng = random.Random(seed)
     folder, out = make_folder(tmp_path / "in", n_images), tmp_path / "out"
@@ -267,14 +282,14 @@ def soak(tmp_path, n_images, n_kills, seed):
     n_commits = 0
     started = time.monotonic()
     while sum(kills.values()) < n_kills:
-        driver = start_driver(folder, out, *options, **{SLEEP_VARIABLE: "0.05"})
+        driver = start(folder, out, *options, **{SLEEP_VARIABLE: "0.05"})
         while driver.poll() is None and sum(kills.values()) < n_kills:
             # At any moment of a shard, but not always before the first is done.
             n_ready = count_events(out, "worker_ready")
             while count_events(out, "worker_ready") == n_ready and driver.poll() is None:
                 time.sleep(0.02)
-            time.sleep(rng.uniform(0, 1.5))
-            workers = running_workers(out)
+            time.sleep(rng.uniform(0, 1))
+            workers = workers_of(out)
             if workers and rng.random() < 0.8:
                 kill(rng.choice(workers))
                 kills["worker"] += 1
@@ -282,8 +297,8 @@ def soak(tmp_path, n_images, n_kills, seed):
                 driver.kill()
                 kills["driver"] += 1
         driver.kill()
-        driver.communicate()
-        wait_until(lambda: running_workers(out) == [])
+        driver.wait()
+        wait_until(lambda: workers_of(out) == [])
         after = committed_bytes(out)
         assert {name: after.get(name) for name in before} == before
         before = after
@@ -312,11 +327,3 @@ def count_events(out, name):
 def kill(process):
     with suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
-
-
-def wait_until(condition, timeout_s=60):
-    """Wait for a condition, not for a time: machines differ."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

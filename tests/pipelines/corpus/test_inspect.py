@@ -23,6 +23,7 @@ from pipelines.corpus.verify import verify
 from tests.pipelines.helpers import contents, make_folder, make_run
 from tests.pipelines.stub import make_stub, save_image
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 BAD = 3
 
 

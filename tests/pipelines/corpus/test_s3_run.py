@@ -18,11 +18,13 @@ from pipelines.corpus.gc import collect_garbage
 from pipelines.corpus.lease import hold_lease
 from pipelines.corpus.run import retry_failed, summarize
 from pipelines.corpus.verify import verify
-from tests.pipelines.helpers import contents, make_folder, make_run
+from tests.pipelines.helpers import contents, make_folder
+from tests.pipelines.helpers import make_run as make_any_run
 from tests.pipelines.stub import make_stub, save_image
 
-N_IMAGES = 20
-BAD = 3
+pytestmark = pytest.mark.usefixtures("forked_workers")
+N_IMAGES = 8  # in three shards
+BAD = 1
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,10 @@ def inputs(folder, s3):
 @pytest.fixture
 def out(s3):
     return f"s3://{s3}/some/run"
+
+
+def make_run(inputs, out, *overrides, **options):
+    return make_any_run(inputs, out, "run.images_per_shard=3", *overrides, **options)
 
 
 def _problems(out, processes=1):
@@ -104,7 +110,7 @@ def test_a_run_that_is_taken_up_does_what_is_missing(inputs, out, expected):
 
     report = make_run(inputs, out).execute()
 
-    assert (report.is_complete, report.session_images) == (True, 8)
+    assert (report.is_complete, report.session_images) == (True, 3)
     assert {name: storage.read(f"data/{name}") for name in kept} == kept
     assert {name: storage.read(f"commits/{name}") for name in commits} == commits
     assert contents(out) == expected
@@ -122,11 +128,11 @@ def test_a_run_from_here_to_there_and_a_second_driver(folder, out, expected):
 
 
 def test_beginning_anew_replaces_the_run(inputs, out):
-    make_run(inputs, out, limit=10).execute()
-    with pytest.raises(RunError, match="10 images planned, 4 now"):
-        make_run(inputs, out, limit=4).execute()
-    make_run(inputs, out, limit=4, overwrite=True).execute()
-    assert [row[0] for row in contents(out)] == [f"{i:03d}.png" for i in range(4)]
+    make_run(inputs, out, limit=5).execute()
+    with pytest.raises(RunError, match="5 images planned, 2 now"):
+        make_run(inputs, out, limit=2).execute()
+    make_run(inputs, out, limit=2, overwrite=True).execute()
+    assert [row[0] for row in contents(out)] == [f"{i:03d}.png" for i in range(2)]
     assert _problems(out) == []
     assert len(open_storage(out).list("data")) == 1
 
@@ -234,9 +240,11 @@ def flaky(s3_endpoint, s3, monkeypatch):
         thread.start()
         with monkeypatch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL", proxy.address)
+            ours = dict(s3fs.S3FileSystem._cache)
             s3fs.S3FileSystem.clear_instance_cache()
             yield proxy
         s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem._cache.update(ours)
         proxy.shutdown()
         proxy.server_close()
         thread.join()
