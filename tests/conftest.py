@@ -67,6 +67,12 @@ def forks():
         yield
 
 
+@pytest.fixture
+def forked(forks, monkeypatch):
+    """The test's runs fork their workers."""
+    fork_workers(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def forked_workers(forks):
     """The module's runs fork their workers: those of its subprocesses do not."""

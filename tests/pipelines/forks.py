@@ -47,7 +47,7 @@ class ForkedWorker:
     """What the local engine needs of a `Popen` of its worker process."""
 
     def __init__(self, command, *, pass_fds, env, **_):
-        assert command[1:3] == ["-m", child.__name__]
+        assert command[-3:-1] == ["-m", child.__name__]
         pipe = Connection(os.dup(pass_fds[0]))
         self._process = _CONTEXT.Process(target=_work, args=(pipe, env), daemon=True)
         self._process.start()

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,9 +17,18 @@ from amg.runs.results import decode_mask, open_run
 from amg.storage.stores import open_storage
 from amg.view.overlay import draw_overlay
 from pipelines.corpus.lease import hold_lease
-from tests.pipelines.helpers import QUICK, contents, make_folder, make_run, running_workers
+from tests.pipelines.helpers import (
+    DRIVER_VARIABLE,
+    QUICK,
+    contents,
+    make_folder,
+    make_run,
+    running_workers,
+    wait_until,
+)
 from tests.pipelines.stub import save_image
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 N_IMAGES = 10
 OPTIONS = [f"--set={value}" for value in QUICK]
 NANO = ["--device=cpu", "--set=generator.points_per_side=2", "--set=run.images_per_shard=1"]
@@ -52,21 +60,16 @@ def _check(result, code, *said):
         assert str(text) in result.output
 
 
-def _start(*arguments):
+def _start(command, inputs, out, *options):
+    """A command in a process of its own, whose workers are real ones too."""
+    code, path = "from amg.cli import app; app()", os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
-        [sys.executable, "-c", "from amg.cli import app; app()", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        [sys.executable, "-c", code, command, str(inputs), "--out", str(out), *options],
+        env={**os.environ, DRIVER_VARIABLE: str(out), "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def _wait_for(condition, timeout_s=60.0):
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, "in vain"
-        time.sleep(0.05)
 
 
 def test_a_finished_run_is_said_to_be_so(folder, out):
@@ -224,8 +227,8 @@ def segmented(tmp_path_factory):
         save_image(base / "in" / f"{i}.png", i, size_hw=(40, 60))
     good = (base / "in" / "1.png").read_bytes()
     (base / "in" / "1.png").write_bytes(good[:100])
-    process = _start("run", base / "in", "--out", base / "out", *NANO, "--progress=json")
-    output, errors = process.communicate(timeout=120)
+    process = _start("run", base / "in", base / "out", *NANO, "--progress=json")
+    output, errors = process.communicate(timeout=240)
     return base, good, process.returncode, output, errors
 
 
@@ -251,10 +254,10 @@ def test_the_model_runs_from_the_command_line(segmented):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_what_can_be_taken_up_and_exits_with_four(folder, tmp_path, number):
     out = tmp_path / "out"
-    process = _start("run", folder, "--out", out, *OPTIONS)
-    _wait_for(lambda: (out / "events.jsonl").exists() or process.poll() is not None)
+    process = _start("run", folder, out, *OPTIONS)
+    wait_until(lambda: (out / "events.jsonl").exists() or process.poll() is not None)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 4, errors
     assert f"stopped: {number.name}" in errors
     assert "run the same command again to go on" in errors

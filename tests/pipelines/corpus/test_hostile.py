@@ -77,6 +77,7 @@ def hostile(tmp_path_factory):
     return folder, [*files, b"broken-link.png", b"loop.png", b"pipe.jpg"]
 
 
+@pytest.mark.usefixtures("forked")
 def test_every_file_is_one_row_and_no_worker_dies(hostile, tmp_path):
     folder, names = hostile
     report = make_run(folder, tmp_path / "out").execute()

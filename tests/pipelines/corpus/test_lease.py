@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from amg.errors import RunError, StorageError
 from amg.storage.stores import open_storage
 from pipelines.corpus import lease as lease_module
 from pipelines.corpus.lease import hold_lease
+from tests.pipelines.helpers import wait_until
 
 WHOLE, FIRST, SECOND, THIRD_OF_THREE = (0, 1), (0, 2), (1, 2), (2, 3)
 
@@ -32,6 +34,29 @@ with hold_lease(open_storage(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3])))
 def store():
     """An object store."""
     return open_storage(f"memory://{uuid.uuid4().hex}/out")
+
+
+class Clock:
+    """The time by which leases run out: it stands still but for `forward`, however busy we are."""
+
+    def __init__(self):
+        self._now_s = time.time()
+
+    def now(self):
+        return self._now_s
+
+    def forward(self, seconds):
+        self._now_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of leases that last 0.4 s, and are renewed each 0.1 s of real time."""
+    clock = Clock()
+    times = SimpleNamespace(time=clock.now, monotonic=clock.now, sleep=time.sleep)
+    monkeypatch.setattr(lease_module, "time", times)
+    monkeypatch.setattr(lease_module, "LEASE_S", 0.4)
+    return clock
 
 
 @contextmanager
@@ -190,34 +215,43 @@ def test_a_lease_that_is_not_understood_is_respected(store, text):
     assert store.read("leases/0-of-1.json") == text
 
 
-def test_a_lease_is_renewed_while_it_is_held(store, monkeypatch):
-    monkeypatch.setattr(lease_module, "LEASE_S", 0.4)
+def test_a_lease_is_renewed_while_it_is_held(store, clock):
+    def renewed():
+        until = json.loads(store.read("leases/0-of-1.json"))["until"]
+        return until == clock.now() + 0.4
+
     with hold_lease(store) as lease:
-        for _ in range(8):
-            time.sleep(0.1)
+        for _ in range(3):
+            clock.forward(0.3)
             assert not _is_free(store)
             lease.check()
+            wait_until(renewed)
     assert store.list("leases") == {}
 
 
-def test_a_holder_that_stops_renewing_notices_and_loses_it(store, monkeypatch):
-    monkeypatch.setattr(lease_module, "LEASE_S", 0.3)
-
+def test_a_holder_that_stops_renewing_notices_and_loses_it(store, clock, monkeypatch):
     def fail(*_):
         raise StorageError("the store is away")
 
     with hold_lease(store) as lease:
         monkeypatch.setattr(store, "read", fail)
         lease.check()
-        time.sleep(0.4)
+        clock.forward(0.41)
         with pytest.raises(RunError, match=r"the lease on .* was lost"):
             lease.check()
         monkeypatch.undo()
 
 
 @pytest.mark.parametrize("what", ["taken over", "deleted", "damaged"])
-def test_a_lease_that_others_took_is_noticed_and_left_to_them(store, monkeypatch, what):
-    monkeypatch.setattr(lease_module, "LEASE_S", 0.4)
+def test_a_lease_that_others_took_is_noticed_and_left_to_them(store, clock, what):
+    def was_noticed():
+        try:
+            lease.check()
+        except RunError as error:
+            assert "was lost" in str(error)
+            return True
+        return False
+
     with hold_lease(store) as lease:
         if what == "taken over":
             _write_lease(store, until=time.time() + 30)
@@ -225,20 +259,18 @@ def test_a_lease_that_others_took_is_noticed_and_left_to_them(store, monkeypatch
             store.delete(["leases/0-of-1.json"])
         else:
             store.write("leases/0-of-1.json", b"[")
-        time.sleep(0.2)  # less than the lease lasts
-        with pytest.raises(RunError, match="was lost"):
-            lease.check()
+        wait_until(was_noticed)  # no time goes by: it has not run out
         left = store.read("leases/0-of-1.json")
     assert store.read("leases/0-of-1.json") == left
     assert (left is None) == (what == "deleted")
 
 
-def test_a_lease_is_taken_once_it_has_run_out(store, monkeypatch):
-    monkeypatch.setattr(lease_module, "LEASE_S", 0.3)
+def test_a_lease_is_taken_once_it_has_run_out(store, clock):
     with hold_lease(store):
         kept = store.read("leases/0-of-1.json")
     store.write("leases/0-of-1.json", kept)  # as a killed holder leaves it
-    time.sleep(0.31)
+    assert not _is_free(store)
+    clock.forward(0.41)
     assert _is_free(store)
 
 

@@ -127,6 +127,7 @@ def test_what_does_not_decide_the_rows_may_change(photo_folder, finished):
     assert Run([photo_folder], finished[0], load_config(None, changed)).execute().is_complete
 
 
+@pytest.mark.usefixtures("forked")
 def test_changed_inputs_are_named(tmp_path):
     folder, out = make_folder(tmp_path / "in", 3), tmp_path / "out"
     make_run(folder, out).execute()
@@ -138,6 +139,7 @@ def test_changed_inputs_are_named(tmp_path):
     assert len(list((out / "data").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("forked")
 def test_images_that_kill_hang_and_fail_are_rows_and_spoil_no_other(tmp_path):
     bad = {3: KILL, 4: RAISE, 11: HANG, 12: FULL, 13: KILL}
     folder, clean = make_folder(tmp_path / "in", 20, bad), make_folder(tmp_path / "clean", 20)
@@ -163,6 +165,7 @@ def test_several_workers_give_the_rows_of_one(tmp_path):
     assert contents(tmp_path / "three") == contents(tmp_path / "one")
 
 
+@pytest.mark.usefixtures("forked")
 def test_slices_share_a_run(tmp_path):
     folder, out = make_folder(tmp_path / "in", 40), tmp_path / "out"
     first = make_run(folder, out, slice_=(0, 2)).execute()
@@ -175,6 +178,7 @@ def test_slices_share_a_run(tmp_path):
     assert (out / "_SUCCESS").exists()
 
 
+@pytest.mark.usefixtures("forked")
 def test_too_many_failures_stop_the_run(tmp_path):
     folder = make_folder(tmp_path / "in", 240)
     for i in range(100):
@@ -193,6 +197,7 @@ def test_duplicate_ids_are_refused_and_named(tmp_path):
         run.execute()
 
 
+@pytest.mark.usefixtures("forked")
 def test_limit_takes_the_first_images(tmp_path):
     folder = make_folder(tmp_path / "in", 5)
     report = make_run(folder, tmp_path / "out", limit=3).execute()
@@ -200,6 +205,7 @@ def test_limit_takes_the_first_images(tmp_path):
     assert [row[0] for row in contents(tmp_path / "out")] == ["000.png", "001.png", "002.png"]
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_worker_without_its_weights_ends_the_run(tmp_path):
     folder = make_folder(tmp_path / "in", 2)
     make_run(folder, tmp_path / "out").execute()
