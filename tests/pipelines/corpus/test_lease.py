@@ -216,16 +216,13 @@ def test_a_lease_that_is_not_understood_is_respected(store, text):
 
 
 def test_a_lease_is_renewed_while_it_is_held(store, clock):
-    def renewed():
-        until = json.loads(store.read("leases/0-of-1.json"))["until"]
-        return until == clock.now() + 0.4
-
     with hold_lease(store) as lease:
         for _ in range(3):
             clock.forward(0.3)
             assert not _is_free(store)
             lease.check()
-            wait_until(renewed)
+            wait_until(lambda: lease._renewed_at == clock.now())
+            assert json.loads(store.read("leases/0-of-1.json"))["until"] == clock.now() + 0.4
     assert store.list("leases") == {}
 
 

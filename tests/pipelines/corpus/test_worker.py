@@ -22,6 +22,7 @@ from pipelines.corpus.engines.local import LocalEngine
 from pipelines.corpus.messages import ShardTask, WorkerSetup
 from pipelines.corpus.prefetch import ByteBudget, load_ahead
 from pipelines.corpus.worker import segmenting
+from tests.pipelines.helpers import wait_until
 from tests.pipelines.stub import make_stub
 
 
@@ -198,7 +199,9 @@ def test_images_wait_for_room_that_prepared_ones_take(tmp_path):
         return np.concatenate([rgb] * 10)  # 300,000 bytes
 
     config = RunConfig(prefetch_bytes=600_000, decode_threads=3)
-    for _ in load_ahead(sources, config, prepare):
+    for i, _ in enumerate(load_ahead(sources, config, prepare)):
+        if i == 0:
+            wait_until(lambda: alive > 1)  # noqa: B023 - changed by other threads
         time.sleep(0.02)
         with lock:
             alive -= 1
