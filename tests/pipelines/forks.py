@@ -29,16 +29,11 @@ _IMPORTED = ("__main__", __name__, "pipelines.refilter", "amg.exports.formats", 
 def serving_forks():
     """While this lasts, `ForkedWorker` and `ForkedDriver` have a process to be forked from."""
     _CONTEXT.set_forkserver_preload(list(_IMPORTED))
-    before = os.environ.get("PYTHONPATH"), Path.cwd()
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    os.chdir(ROOT)
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(ROOT)
+        patched.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, sys.path)]))
+        patched.setenv("OMP_NUM_THREADS", "1")  # read when torch is imported
         forkserver.ensure_running()
-    finally:
-        os.chdir(before[1])
-        os.environ.pop("PYTHONPATH")
-        if before[0] is not None:
-            os.environ["PYTHONPATH"] = before[0]
     yield
     forkserver._forkserver._stop()
 
@@ -83,7 +78,7 @@ class ForkedDriver:
         self._notes = _notes(out)
         self._notes.mkdir(exist_ok=True)
         env = {**os.environ, DRIVER_VARIABLE: str(out), **environment}
-        arguments = (run, env, str(inputs), str(out), *overrides)
+        arguments = (_server(), run, env, str(inputs), str(out), *overrides)
         self._process = _CONTEXT.Process(target=_drive, args=arguments)
         self._process.start()
         self.pid = self._process.pid
@@ -126,7 +121,18 @@ def _notes(out):
     return Path(f"{out}.forks")
 
 
-def _drive(run, env, inputs, out, *overrides):
+def _server():
+    """Where the process is that is forked: what a forked one must know to have others forked.
+
+    Multiprocessing would have it start a server of its own.
+    """
+    names = ("_forkserver_address", "_forkserver_authkey")  # the key since Python 3.14
+    known = vars(forkserver._forkserver)
+    return {name: known[name] for name in names if name in known}
+
+
+def _drive(server, run, env, inputs, out, *overrides):
+    vars(forkserver._forkserver).update(server, ensure_running=lambda: None)
     _begin(env)
     fork_workers(pytest.MonkeyPatch())
     run(inputs, out, *overrides)

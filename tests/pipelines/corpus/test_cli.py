@@ -65,7 +65,7 @@ def _start(command, inputs, out, *options):
     code, path = "from amg.cli import app; app()", os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
         [sys.executable, "-c", code, command, str(inputs), "--out", str(out), *options],
-        env={**os.environ, DRIVER_VARIABLE: str(out), "PYTHONPATH": path},
+        env={**os.environ, DRIVER_VARIABLE: str(out), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

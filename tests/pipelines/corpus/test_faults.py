@@ -262,7 +262,8 @@ def test_a_file_published_late_is_not_committed(folder, tmp_path, expected):
 
 
 def test_random_kills_of_workers_and_drivers_lose_nothing(tmp_path):
-    soak(tmp_path, n_images=60, n_kills=12, seed=1, start=ForkedDriver, workers_of=running_forks)
+    forked = {"start": ForkedDriver, "workers_of": running_forks, "image_s": 0.02}
+    soak(tmp_path, n_images=60, n_kills=12, seed=1, **forked)
 
 
 @pytest.mark.slow
@@ -270,7 +271,9 @@ def test_two_hundred_random_kills_lose_nothing(tmp_path):
     print(soak(tmp_path, n_images=600, n_kills=200, seed=2))  # noqa: T201 - the line to keep
 
 
-def soak(tmp_path, n_images, n_kills, seed, start=start_driver, workers_of=running_workers):
+def soak(
+    tmp_path, n_images, n_kills, seed, start=start_driver, workers_of=running_workers, image_s=0.05
+):
     """Run until `n_kills` workers and drivers were killed at random, then once to the end."""
     rng = random.Random(seed)
     folder, out = make_folder(tmp_path / "in", n_images), tmp_path / "out"
@@ -282,13 +285,13 @@ def soak(tmp_path, n_images, n_kills, seed, start=start_driver, workers_of=runni
     n_commits = 0
     started = time.monotonic()
     while sum(kills.values()) < n_kills:
-        driver = start(folder, out, *options, **{SLEEP_VARIABLE: "0.05"})
+        driver = start(folder, out, *options, **{SLEEP_VARIABLE: str(image_s)})
         while driver.poll() is None and sum(kills.values()) < n_kills:
             # At any moment of a shard, but not always before the first is done.
             n_ready = count_events(out, "worker_ready")
             while count_events(out, "worker_ready") == n_ready and driver.poll() is None:
                 time.sleep(0.02)
-            time.sleep(rng.uniform(0, 1))
+            time.sleep(rng.uniform(0, 30 * image_s))
             workers = workers_of(out)
             if workers and rng.random() < 0.8:
                 kill(rng.choice(workers))
