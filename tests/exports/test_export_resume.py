@@ -225,11 +225,11 @@ def test_a_full_disk_and_a_damaged_run_are_errors(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def sized_runs(tmp_path_factory):
     """Runs by their number of images, which are all alike."""
-    square = [make_mask(np.pad(np.ones((20, 30), bool), 10))]
+    squares = 4 * [make_mask(np.pad(np.ones((20, 30), bool), 10))]
     folder = tmp_path_factory.mktemp("sized")
 
     def make(n):
-        many = [make_row(f"{i:04d}.jpg", square, size_hw=(40, 50)) for i in range(n)]
+        many = [make_row(f"{i:04d}.jpg", squares, size_hw=(40, 50)) for i in range(n)]
         return make_run(folder / str(n), many, images_per_shard=20)
 
     return {n: make(n) for n in (20, 40, 400)}
@@ -246,4 +246,5 @@ def test_memory_does_not_grow_with_the_run(sized_runs, tmp_path, to):
 
     peak(20)  # what is imported and cached once
     few, many = peak(40), peak(400)
-    assert many < few + 100_000, "ten times the images"
+    # When garbage is collected moves it by a tenth of a megabyte; 360 images more, kept, are one.
+    assert many < few + 300_000, "ten times the images"
