@@ -7,9 +7,6 @@ from amg import GeneratorConfig, MaskGenerator
 from amg.evaluate.parity import compare_annotations
 from benchmarks.original import original_generator
 
-pytestmark = pytest.mark.slow
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Not here: large arrays gain from all of them."""
@@ -21,6 +18,7 @@ def _compare(model, config, image):
     return compare_annotations(reference, generator.generate(image).to_annotations())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photo", ["astronaut", "cat", "coffee", "rocket", "camera", "coins"])
 def test_photos_with_the_models_defaults_are_the_originals(nano, photos, photo):
     report = _compare(nano, GeneratorConfig(), photos[photo])
@@ -28,6 +26,7 @@ def test_photos_with_the_models_defaults_are_the_originals(nano, photos, photo):
     assert report.n_ours >= 3
 
 
+@pytest.mark.slow
 def test_two_crop_layers_are_the_originals(nano, photos):
     config = GeneratorConfig(
         points_per_side=16,
@@ -42,6 +41,7 @@ def test_two_crop_layers_are_the_originals(nano, photos):
     assert report.n_ours >= 20
 
 
+@pytest.mark.large
 def test_24_megapixels_are_the_originals(nano, photos):
     config = GeneratorConfig(points_per_side=6, pred_iou_thresh=0.2, stability_score_thresh=0.2)
     tiles = np.tile(photos["astronaut"], (8, 12, 1))[:4000, :6000]

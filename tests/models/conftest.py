@@ -6,9 +6,9 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread(request):
-    """Small models are slower with more, much so on a busy machine; slow tests use them all."""
+    """Small models are slower with more, much so on a busy machine; large ones use them all."""
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(n_threads if request.node.get_closest_marker("slow") else 1)
+    torch.set_num_threads(n_threads if request.node.get_closest_marker("large") else 1)
     yield
     torch.set_num_threads(n_threads)
 

@@ -10,7 +10,7 @@ from amg.models.zoo.load import build_model
 from amg.models.zoo.registry import MODELS
 from tests.models.parity import assert_close, from_timm, random, randomise
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.large
 
 IMGSZ, N_PROMPTS = 1024, 8
 

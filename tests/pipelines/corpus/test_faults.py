@@ -266,7 +266,7 @@ def test_random_kills_of_workers_and_drivers_lose_nothing(tmp_path):
     soak(tmp_path, n_images=60, n_kills=12, seed=1, **forked)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_two_hundred_random_kills_lose_nothing(tmp_path):
     print(soak(tmp_path, n_images=600, n_kills=200, seed=2))  # noqa: T201 - the line to keep
 
