@@ -7,6 +7,7 @@ from amg import GeneratorConfig, MaskGenerator
 from amg.evaluate.parity import compare_annotations
 from benchmarks.original import original_generator
 
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Not here: large arrays gain from all of them."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import queue
 import signal
 import subprocess
@@ -39,12 +40,17 @@ class LocalEngine:
     def __init__(self, setup: WorkerSetup, max_workers: int, devices: tuple[str, ...] = ()) -> None:
         """Take what workers need; they share `devices` evenly, if there are any.
 
-        Raises ConfigError for a function of a script or notebook, which workers cannot import.
+        Raises ConfigError for a function of a script or notebook, or within another: workers
+        cannot import it.
         """
         for argument, make in _makers(setup.make_worker).items():
             if make.__module__ == "__main__":
                 name = getattr(make, "__qualname__", type(make).__qualname__)
                 raise ConfigError(f"{argument}: put {name} into a module that workers can import")
+        try:
+            pickle.dumps(setup)
+        except Exception as error:  # an object's own code takes part
+            raise ConfigError(f"make_generator: it cannot be sent to workers: {error}") from error
         self.max_workers = max_workers
         self._setup = setup
         self._devices = devices

@@ -240,3 +240,11 @@ def test_a_setup_travels_by_name_and_one_of_a_script_is_refused():
         setup = replace(setup, make_worker=segmenting(make))
         with pytest.raises(ConfigError, match=r"make_generator: put .*of_a_script into a module"):
             LocalEngine(setup, 1)
+
+
+def test_a_maker_that_cannot_be_sent_is_refused():
+    setup = WorkerSetup("out", Config(), segmenting(lambda *_: None), "f" * 64, None)
+    with pytest.raises(
+        ConfigError, match=r"make_generator: it cannot be sent to workers: .*lambda"
+    ):
+        LocalEngine(setup, 1)
