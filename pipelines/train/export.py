@@ -15,9 +15,7 @@ from pipelines.train.trainer import trained_model
 
 def main(
     state: Annotated[Path, typer.Option(help="state.pt of a training.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path(
-        "amg/models/weights/nano.safetensors"
-    ),
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("nano.safetensors"),
 ) -> None:
     """Export the weights."""
     progress = torch.load(state, weights_only=True, map_location="cpu")["progress"]
