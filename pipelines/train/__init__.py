@@ -1,1 +1,1 @@
-"""Makes the built-in model; imports `models`, `ops` and the corpus run's `parent`."""
+"""Makes the built-in model; imports `models` and `ops`."""

@@ -6,7 +6,7 @@ import torch
 
 from amg.models.decoding.image_decoder import ImageDecoder
 from amg.models.families.sam import SAMModel
-from amg.models.modules.fine_tiny_vit import FineFeatures
+from amg.models.modules.fine_encoder import FineFeatures
 from amg.models.precision import encoder_in
 
 

@@ -7,24 +7,15 @@ Sources: "SAM 2: Segment Anything in Images and Videos" (2024), appendix C; "Fea
 Networks for Object Detection" (2017).
 """
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amg.models.modules.fine_encoder import FineFeatures
 from amg.models.modules.tiny_vit import BasicLayer, ConvLayer, TinyViT
 from amg.models.modules.tiny_vit_layers import Conv2d_BN
-
-
-class FineFeatures(NamedTuple):
-    """Of B images: `embedding` (B, 256, h, w), `at_quarter` (B, 32, 4h, 4w), `at_eighth`
-    (B, 64, 2h, 2w), the last two as the mask decoder's upscaling takes them.
-    """
-
-    embedding: torch.Tensor
-    at_quarter: torch.Tensor
-    at_eighth: torch.Tensor
 
 
 class FinePath(nn.Module):

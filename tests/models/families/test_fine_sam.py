@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from amg.models.families.build import build_nano
-from amg.models.modules.fine_tiny_vit import FineFeatures
+from amg.models.modules.fine_encoder import FineFeatures
 from benchmarks.original import original_sam
 from tests.models.parity import assert_close, random, randomise
 
