@@ -7,6 +7,7 @@ test_run.py, test_cli.py and some of test_faults.py to show.
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -35,7 +36,18 @@ def serving_forks():
         patched.setenv("OMP_NUM_THREADS", "1")  # read when torch is imported
         forkserver.ensure_running()
     yield
+    for pid in _children(forkserver._forkserver._forkserver_pid):
+        os.kill(pid, signal.SIGKILL)  # a test has failed; the server would wait for it
     forkserver._forkserver._stop()
+
+
+def _children(parent):
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(entry.name))
+    return found
 
 
 class ForkedWorker:
