@@ -37,7 +37,8 @@ def serving_forks():
         forkserver.ensure_running()
     yield
     for pid in _children(forkserver._forkserver._forkserver_pid):
-        os.kill(pid, signal.SIGKILL)  # a test has failed; the server would wait for it
+        with suppress(ProcessLookupError):  # a test has failed; the server would wait for it
+            os.kill(pid, signal.SIGKILL)
     forkserver._forkserver._stop()
 
 
