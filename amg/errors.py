@@ -59,6 +59,10 @@ class RunInUseError(InterruptedRunError):
     """Another driver is at work on the folder."""
 
 
+class BlockedRunError(RunError):
+    """A run that cannot go on, however often it is called, until somebody mends what it names."""
+
+
 class EvaluationError(AmgError, ValueError):
     """Masks cannot be compared with a ground truth: it is damaged, of other images, or no such."""
 

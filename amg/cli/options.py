@@ -9,13 +9,21 @@ import typer
 from rich.console import Console
 
 from amg.config import Config, load_config
-from amg.errors import AmgError, ConfigError, InterruptedRunError, OutputError, StorageError
+from amg.errors import (
+    AmgError,
+    BlockedRunError,
+    ConfigError,
+    InterruptedRunError,
+    OutputError,
+    StorageError,
+)
 from amg.shadow import require_our_pipelines
 
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
 EXIT_INCOMPLETE = 4
 EXIT_STORAGE = 5
+EXIT_BLOCKED = 6
 
 errors = Console(stderr=True, highlight=False)
 
@@ -99,6 +107,8 @@ def _call(command: Callable[..., None], *args: Any, **kwargs: Any) -> None:
 def _exit_code(error: AmgError) -> int:
     if isinstance(error, InterruptedRunError):
         return EXIT_INCOMPLETE
+    if isinstance(error, BlockedRunError):
+        return EXIT_BLOCKED
     return EXIT_STORAGE if isinstance(error, OutputError | StorageError) else EXIT_USAGE
 
 

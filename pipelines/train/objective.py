@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amg.models.families.fine_sam import FineSAMModel
 from amg.models.modules.fine_encoder import FineFeatures
+from pipelines.train.depthwise import QuickDepthwise
 from pipelines.train.losses import mask_and_score_loss, pairwise_iou, single_mask_loss
 from pipelines.train.prompts import TrainingBatch
 from pipelines.train.questions import Questions, first_questions, meant_levels, second_questions
@@ -83,7 +84,8 @@ class Objective:
     def _encode(self, batch: TrainingBatch) -> FineFeatures:
         images = batch.images.permute(0, 3, 1, 2)
         pixels = (images - self._model.pixel_mean) / self._model.pixel_std
-        with _half_precision(pixels.device):
+        quick = QuickDepthwise() if pixels.device.type == "cpu" else nullcontext()
+        with _half_precision(pixels.device), quick:
             features: FineFeatures = self._model.image_encoder(
                 pixels.contiguous(memory_format=torch.channels_last)
             )

@@ -24,7 +24,7 @@ from pipelines.train.recipes import RECIPES, Phase
 
 logger = logging.getLogger(__name__)
 _AVERAGED_STEPS = 500  # of the weights that are kept: about what the last of them were
-_SAVE_EVERY_S = 300
+_SAVE_EVERY_S = 60
 _LOG_EVERY_STEPS = 50
 
 
