@@ -40,7 +40,11 @@ class StorageError(AmgError):
         self.passing = passing
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _make_storage_error, (str(self), self.passing)
+        return _make_storage_error, (type(self), str(self), self.passing)
+
+
+class InputsGoneError(StorageError):
+    """No input can be read, not even those that could be before: it is no single image's fault."""
 
 
 class ShardError(OutputError):
@@ -70,7 +74,8 @@ class EvaluationError(AmgError, ValueError):
 class ImageError(AmgError, ValueError):
     """An image cannot be read.
 
-    `status` is the row status this error becomes: "missing", "too_large" or "decode_error".
+    `status` is the row status this error becomes: "missing", "unreachable", "too_large" or
+    "decode_error".
     """
 
     def __init__(self, status: str, message: str) -> None:
@@ -82,5 +87,5 @@ class ImageError(AmgError, ValueError):
         return self.message
 
 
-def _make_storage_error(message: str, passing: bool) -> StorageError:
-    return StorageError(message, passing=passing)
+def _make_storage_error(kind: type[StorageError], message: str, passing: bool) -> StorageError:
+    return kind(message, passing=passing)

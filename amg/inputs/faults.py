@@ -1,7 +1,13 @@
 """What a failure to read means: the image's own fault, which its row says, or the storage's."""
 
 from amg.errors import ImageError, StorageError
-from amg.storage.access import http_status, is_no_address, is_passing, is_passing_status
+from amg.storage.access import (
+    http_status,
+    is_no_address,
+    is_passing,
+    is_passing_status,
+    is_refusal,
+)
 from amg.storage.urls import is_web, scheme_of, shown
 
 
@@ -29,8 +35,8 @@ def local_fault(error: Exception, path: str) -> ImageError | StorageError:
 def remote_fault(error: Exception, url: str) -> ImageError | StorageError:
     """ImageError for what is not there; StorageError for all that may pass or be put right.
 
-    Refusals (401, 403) of an object store concern the whole run: credentials that ran out, say.
-    Those of a web server concern one address among many, as its other 3xx and 4xx do.
+    A web server that refuses (401, 403) speaks of one address among many, whose signature has run
+    out, say: "unreachable". An object store may mean one object, or all of them.
     """
     if isinstance(error, ImageError | StorageError):
         return error
@@ -39,11 +45,14 @@ def remote_fault(error: Exception, url: str) -> ImageError | StorageError:
         return ImageError("missing", "no such file")
     if isinstance(error, IsADirectoryError):
         return ImageError("decode_error", "not a regular file")
-    if is_web(url) and status and status >= 300 and not is_passing_status(status):
-        return ImageError("missing", f"the server answers {status}")
     if is_no_address(error):
         return ImageError("missing", "no address that this storage knows")
+    refused = is_refusal(error, status)
+    if is_web(url) and status and status >= 300 and not is_passing_status(status):
+        kind = "unreachable" if refused else "missing"
+        return ImageError(kind, f"the server answers {status}")
     reason = type(error).__name__ + (f" {status}" if status else "")
     # What web errors say quotes the address, with the signature in it.
     said = "" if is_web(url) else " ".join(str(error).split())[:200]
-    return StorageError(f"{shown(url)}: {reason}" + (f": {said}" if said else ""))
+    text = f"{shown(url)}: {reason}" + (f": {said}" if said else "")
+    return StorageError(text, passing=not refused)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from amg.errors import StorageError
 from amg.runs.folder import EVENTS
-from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, read_all
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,10 @@ _KINDS = {"time": int | float, "session": str, "event": str}
 
 
 class EventLog:
-    """What happened, a JSON object a line: events.jsonl, on object stores parts under events/."""
+    """What happened, a JSON object a line: events.jsonl, on object stores parts under events/.
+
+    A log that cannot be written waits, and ends nothing.
+    """
 
     _FLUSH_S = 15.0
 
@@ -26,26 +29,38 @@ class EventLog:
         self._storage, self._session = storage, uuid.uuid4().hex[:8]
         self._lines: list[str] = []
         self._n_parts = 0
-        self._flushed_at = time.monotonic()
+        self._flush_at = 0.0 if storage.local_folder is not None else self._next_flush()
 
     def log(self, event: str, **values: object) -> None:
         """Add an event."""
         now = round(time.time(), 3)
         line = json.dumps({"time": now, "session": self._session, "event": event, **values})
         logger.info("%s", line)
-        if not with_backoff(lambda: self._storage.append(EVENTS, line)):
-            self._lines.append(line)
-            if time.monotonic() - self._flushed_at > self._FLUSH_S:
-                self.flush()
+        self._lines.append(line)
+        if time.monotonic() < self._flush_at:
+            return
+        try:
+            self.flush()
+        except StorageError as error:
+            logger.warning("the log of the run waits: %s", error)
+            self._flush_at = self._next_flush()
 
     def flush(self) -> None:
-        """Make all events so far durable."""
-        self._flushed_at = time.monotonic()
-        if self._lines:
-            data = "".join(f"{line}\n" for line in self._lines).encode()
+        """Make all events so far durable.
+
+        Raises StorageError, and keeps them.
+        """
+        if not self._lines:
+            return
+        if not self._storage.append(EVENTS, "\n".join(self._lines)):
             name = f"{_PARTS}/{self._session}-{self._n_parts:05d}.jsonl"
-            with_backoff(lambda: self._storage.write(name, data))
-            self._lines, self._n_parts = [], self._n_parts + 1
+            self._storage.write(name, "".join(f"{line}\n" for line in self._lines).encode())
+            self._n_parts += 1
+            self._flush_at = self._next_flush()
+        self._lines = []
+
+    def _next_flush(self) -> float:
+        return time.monotonic() + self._FLUSH_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,13 +193,24 @@ def read_commits(storage: Storage, plan: Plan) -> dict[int, Commit]:
 
     Raises RunError for one that is damaged or of another plan.
     """
-    names = sorted(f"{COMMITS}/{n}" for n in storage.list(COMMITS) if n.endswith(".json"))
-    commits: dict[int, Commit] = {}
-    for name, data in zip(names, read_all(storage, names), strict=True):
-        if name.rpartition("/")[2].startswith(".") or data is None:
-            continue
-        commit = _from_json(data, Commit, storage.url(name))
-        if commit.fingerprint != plan.fingerprint or commit.shard not in range(plan.n_shards):
-            raise RunError(f"{storage.url(name)} belongs to another plan")
-        commits[commit.shard] = commit
-    return dict(sorted(commits.items()))
+    names = sorted(f"{COMMITS}/{n}" for n in storage.list(COMMITS) if _is_commit(n))
+    found = zip(names, read_all(storage, names), strict=True)
+    commits = [_to_commit(storage, plan, name, data) for name, data in found if data is not None]
+    return {commit.shard: commit for commit in sorted(commits, key=lambda commit: commit.shard)}
+
+
+def read_commit(storage: Storage, plan: Plan, name: str) -> Commit | None:
+    """One commit, None if there is none. Raises as `read_commits`."""
+    data = storage.read(name)
+    return None if data is None else _to_commit(storage, plan, name, data)
+
+
+def _is_commit(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def _to_commit(storage: Storage, plan: Plan, name: str, data: bytes) -> Commit:
+    commit = _from_json(data, Commit, storage.url(name))
+    if commit.fingerprint != plan.fingerprint or commit.shard not in range(plan.n_shards):
+        raise RunError(f"{storage.url(name)} belongs to another plan")
+    return commit

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
@@ -10,8 +10,10 @@ from amg.records import Mask, Rle
 
 SCHEMA_VERSION = "2"
 
-Status = Literal["ok", "empty", "decode_error", "missing", "too_large", "oom", "crashed"]
-FAILED: frozenset[str] = frozenset(("decode_error", "missing", "too_large", "oom", "crashed"))
+Status = Literal[
+    "ok", "empty", "decode_error", "missing", "unreachable", "too_large", "oom", "crashed"
+]
+FAILED: frozenset[str] = frozenset(get_args(Status)) - {"ok", "empty"}
 
 _BOX_XYWH = pa.list_(pa.float32(), 4)
 _POINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])

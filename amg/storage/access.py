@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from amg.errors import ConfigError
-from amg.storage.urls import scheme_of, shown
+from amg.storage.urls import is_web, scheme_of, shown
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -21,6 +21,7 @@ _PASSING_NAMES = (
 # fmt: on
 _PASSING = frozenset(getattr(errno, name) for name in _PASSING_NAMES if hasattr(errno, name))
 _WEB_PASSING = frozenset((408, 425, 429))
+_REFUSALS = frozenset((401, 403))
 _NO_ADDRESS = frozenset(("InvalidURL", "ParamValidationError", "InvalidUrlClientError"))
 
 
@@ -55,7 +56,16 @@ def connect(url: str, **options: Any) -> tuple["AbstractFileSystem", str]:
     except ValueError as error:
         raise ConfigError(f"{shown(url)!r}: unknown scheme {scheme!r}") from error
     url = scheme + url[len(scheme) :]
+    if is_web(url):
+        options = {"client_kwargs": {"timeout": _web_timeout()}, **options}
     return kind(**kind._get_kwargs_from_urls(url), **options), str(kind._strip_protocol(url))
+
+
+def _web_timeout() -> Any:
+    """A server that is dead, or only keeps the connection, takes no more than its own time."""
+    from aiohttp import ClientTimeout  # noqa: PLC0415 - an extra
+
+    return ClientTimeout(total=300, sock_connect=20, sock_read=30)
 
 
 def is_known(url: str) -> bool:
@@ -76,6 +86,11 @@ def is_passing_status(status: int) -> bool:
     return status >= 500 or status in _WEB_PASSING
 
 
+def is_refusal(error: Exception, status: int | None) -> bool:
+    """Whether a storage answers that we may not: asking again at once does not help."""
+    return isinstance(error, PermissionError) or status in _REFUSALS
+
+
 def is_no_address(error: Exception) -> bool:
     """Whether a storage's client says that what it was given is no address of its kind."""
     return isinstance(error, UnicodeError) or type(error).__name__ in _NO_ADDRESS
@@ -84,7 +99,7 @@ def is_no_address(error: Exception) -> bool:
 def http_status(error: BaseException | None) -> int | None:
     """The status code in an error of aiohttp, botocore, gcsfs or Azure, or in its cause."""
     for _ in range(5):  # causes of causes: far enough for all of them
-        if error is None:
+        if error is None or type(error).__name__ == _CUT_SHORT:
             return None
         for value in (*(getattr(error, name, None) for name in _STATUS_NAMES), _boto_status(error)):
             if isinstance(value, int | str) and str(value).isdecimal() and 100 <= int(value) < 600:
@@ -93,6 +108,8 @@ def http_status(error: BaseException | None) -> int | None:
     return None
 
 
+_CUT_SHORT = "ClientPayloadError"
+"""aiohttp's error for a body that ends too soon: its cause has a status that no server sent."""
 _STATUS_NAMES = ("status", "status_code", "code")
 
 

@@ -17,6 +17,8 @@ from typing import IO
 
 _PATIENCE_S = 5.0
 """For the lock of a holder that is dead, or has not signed yet."""
+_GLANCE_S = 0.25
+"""For those who only look whether a lock is free: they have it for an instant."""
 _LOOK_EVERY_S = 0.02
 
 
@@ -41,8 +43,8 @@ def take_lock(path: Path, *, wait: bool = False) -> IO[bytes]:
 
 
 def require_free(path: Path) -> None:
-    """Raise LockTakenError if another holds the lock; OSError."""
-    _locked(path).close()
+    """Raise LockTakenError if another holds the lock; OSError. Those who look exclude nobody."""
+    _locked(path, fcntl.LOCK_SH).close()
 
 
 def signature() -> str:
@@ -50,16 +52,17 @@ def signature() -> str:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
 
 
-def _locked(path: Path, *, wait: bool = False) -> IO[bytes]:
+def _locked(path: Path, kind: int = fcntl.LOCK_EX, *, wait: bool = False) -> IO[bytes]:
     file = path.open("ab", buffering=0)
     try:
         if wait:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, kind)
             return file
-        give_up_at = time.monotonic() + _PATIENCE_S
-        while not _try(file):
+        began = time.monotonic()
+        while not _try(file, kind):
             holder = path.read_text(errors="replace")
-            if not _may_be_gone(holder) or time.monotonic() > give_up_at:
+            patience_s = _PATIENCE_S if _may_be_gone(holder) else _GLANCE_S
+            if time.monotonic() - began > patience_s:
                 raise LockTakenError(path, holder)
             time.sleep(_LOOK_EVERY_S)
     except BaseException:
@@ -68,9 +71,9 @@ def _locked(path: Path, *, wait: bool = False) -> IO[bytes]:
     return file
 
 
-def _try(file: IO[bytes]) -> bool:
+def _try(file: IO[bytes], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -3,11 +3,13 @@
 `reached` hears of the steps, for failpoints: begun, half_written, synced, renamed.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 OnStep = Callable[[str], None]
 
 
@@ -52,6 +54,29 @@ def move(
     if durable:
         _sync_folder(target.parent)
         reached("renamed")
+
+
+def link(staged: Path, target: Path, reached: OnStep = lambda step: None) -> bool:
+    """Give a finished file a name that no other has yet, durably; False if one has. Raises OSError.
+
+    Some mounted file systems have no links. There two who try at once may both be told True.
+    """
+    with staged.open("rb") as file:
+        os.fsync(file.fileno())
+    reached("synced")
+    try:
+        os.link(staged, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            return False
+        staged.replace(target)
+    _sync_folder(target.parent)
+    reached("renamed")
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,12 +18,13 @@ from typing import Any, BinaryIO, Protocol
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from amg.errors import StorageError
-from amg.storage.access import connect, is_passing
+from amg.storage.access import connect, http_status, is_passing
 from amg.storage.failpoints import reach
 from amg.storage.retry import with_backoff
-from amg.storage.staging import fill, move, staging
+from amg.storage.staging import fill, link, move, staging
 from amg.storage.urls import local_path, scheme_of, shown
 
+_PRECONDITION_FAILED = 412
 _AT_ONCE = 16  # requests under way where many small files are read or deleted
 
 
@@ -49,7 +50,10 @@ class Storage(Protocol):
         ...
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless there is one: False then."""
+        """Write a file unless there is one: False then.
+
+        One of two who try at once is told so, where the storage knows how.
+        """
         ...
 
     def append(self, name: str, line: str) -> bool:
@@ -123,11 +127,7 @@ class LocalStorage:
     def create(self, name: str, data: bytes) -> bool:
         with self.staged(name) as staged, self._errors("create", name):
             self._fill(staged, name, data)
-            try:
-                os.link(staged, self.root / name)
-            except FileExistsError:
-                return False
-            return True
+            return link(staged, self.root / name, partial(_reach, name))
 
     def append(self, name: str, line: str) -> bool:
         with self._errors("write", name), (self.root / name).open("a", encoding="utf-8") as file:
@@ -216,8 +216,14 @@ class ObjectStorage:
     def create(self, name: str, data: bytes) -> bool:
         def create() -> bool:
             try:
+                _reach(name, "begun")
                 self._fs.pipe_file(self._path(name), data, mode="create")
+                _reach(name, "renamed")
             except FileExistsError:
+                return False
+            except OSError as error:  # some stores do not say which condition has failed
+                if http_status(error) != _PRECONDITION_FAILED:
+                    raise
                 return False
             return True
 

@@ -48,6 +48,14 @@ def join(folder: str, entry: str) -> str:
     return path if path.startswith("/") else folder + path
 
 
+def place_of(location: str) -> str:
+    """What is reached or not as a whole: the scheme and host or bucket of a URL, "" for paths."""
+    scheme = scheme_of(location)
+    if not scheme:
+        return ""
+    return "/".join(without_secrets(location).split("/", 3)[:3])
+
+
 def folder_of(location: str) -> str:
     """The folder of a file, with its "/"."""
     path = location.partition("?")[0] if is_web(location) else location

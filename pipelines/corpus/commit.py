@@ -13,20 +13,25 @@ from amg.runs.folder import (
     Plan,
     attempt_file,
     commit_file,
+    read_commit,
     to_json,
 )
 from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, read_all
-from pipelines.corpus.lease import Lease
 from pipelines.corpus.messages import Progress, ShardResult
 
 
-def commit_shard(storage: Storage, lease: Lease, plan: Plan, result: ShardResult) -> Commit:
-    """Make a published shard count. Raises ShardError if it is not there as it was sent."""
-    found = with_backoff(lambda: storage.size(result.file))
+def commit_shard(storage: Storage, plan: Plan, result: ShardResult, *, replaces: bool) -> Commit:
+    """Make a published shard count; gives the commit that stands then.
+
+    replaces: whether an earlier commit of the shard is written over. If not, the first commit wins
+    where the storage can create a file only if there is none: another driver's may be there.
+
+    Raises ShardError if the shard is not there as it was sent, StorageError.
+    """
+    found = storage.size(result.file)
     if found != result.n_bytes:
         raise ShardError(f"{storage.url(result.file)}: {result.n_bytes} bytes sent, found {found}")
-    lease.check()
     commit = Commit(
         shard=result.shard,
         file=result.file,
@@ -36,7 +41,12 @@ def commit_shard(storage: Storage, lease: Lease, plan: Plan, result: ShardResult
         attempt=result.attempt,
         fingerprint=plan.fingerprint,
     )
-    with_backoff(lambda: storage.write(commit_file(result.shard), to_json(commit)))
+    name = commit_file(result.shard)
+    if replaces:
+        storage.write(name, to_json(commit))
+    elif not storage.create(name, to_json(commit)):
+        # Ours, whose answer was lost, or another driver's: either way it holds the shard's rows.
+        return read_commit(storage, plan, name) or commit
     return commit
 
 

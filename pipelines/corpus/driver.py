@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from amg.errors import AmgError, InterruptedRunError, ShardError, StorageError
+from amg.errors import AmgError, InputsGoneError, InterruptedRunError, ShardError, StorageError
+from amg.inputs.sources import ImageSource
 from amg.runs.events import EventLog
 from amg.runs.folder import Commit, Plan, Tally, attempt_file
 from amg.runs.planned import PlannedInputs
 from amg.storage.stores import Storage
 from pipelines.corpus.commit import (
-    commit_shard,
     forget_attempts,
     lost_attempts,
     mark_attempt,
@@ -32,13 +32,16 @@ from pipelines.corpus.messages import (
     ShardResult,
     WorkerSetup,
 )
+from pipelines.corpus.outbox import Outbox
+from pipelines.corpus.patience import Patience
 from pipelines.corpus.schedule import Schedule
+from pipelines.corpus.witness import can_be_read
 
 logger = logging.getLogger(__name__)
 _WAIT_S = 0.25
 _MOST_START_FAILURES = 3
-_STORAGE_PATIENCE_S = 180.0
-_LEAST_FOR_A_RATE = 100
+_INPUTS_PATIENCE_S = 120.0
+_LEAST_FOR_A_RATE = 1000
 
 
 @dataclass
@@ -104,12 +107,14 @@ class Driver:
         self._done: set[int] = set()
         self._committed = Tally()
         self._log = EventLog(storage)
+        self._outbox = Outbox(storage, lease, plan, self._log, replaced=earlier_files or {})
+        self._inputs = Patience(_INPUTS_PATIENCE_S)
+        self._witness = setup.witness
         self._workers: dict[int, _Worker] = {}
         self._dead_attempts: list[str] = []
         self._dropped: list[tuple[int, str]] = []
         self._worker_s = self._busy_s = 0.0
         self._start_failures = 0
-        self._storage_fails_since: float | None = None
         self._short_since: float | None = None
         self._stop_at: float | None = None
         self.stopped: str | None = None
@@ -135,6 +140,7 @@ class Driver:
                 self._assign(engine, inputs)
                 for event in engine.wait(_WAIT_S):
                     self._handle(event, engine)
+                self._commit()
                 self._replace_stalled(engine)
                 self._check_strength(engine)
                 watch(self.state())
@@ -144,9 +150,9 @@ class Driver:
         finally:
             engine.close()
             inputs.close()
+            self._tidy_up()
+            self._log.log("ended", stopped=self.stopped, failed=self.schedule.failed)
             with suppress(StorageError):  # what matters is committed, or raised already
-                self._tidy_up()
-                self._log.log("ended", stopped=self.stopped, failed=self.schedule.failed)
                 self._log.flush()
 
     def state(self) -> RunState:
@@ -173,7 +179,7 @@ class Driver:
         if self._stop_at is None:
             return False
         idle = not any(worker.attempts for worker in self._workers.values())
-        return idle or time.monotonic() >= self._stop_at
+        return (idle and self._outbox.is_empty) or time.monotonic() >= self._stop_at
 
     def _assign(self, engine: Engine, inputs: PlannedInputs) -> None:
         """Start workers that are wanted, and give shards to those that are ready."""
@@ -183,6 +189,8 @@ class Driver:
         n_unfinished = self.schedule.n_waiting + self.schedule.n_running
         while len(self._workers) < min(engine.max_workers, n_unfinished):
             self._workers[engine.start()] = _Worker(moved_at=time.monotonic())
+        if not (self._outbox.is_open and self._inputs.is_due):
+            return
         ready = [(n, w) for n, w in self._workers.items() if w.ready_at is not None]
         for depth in (1, 2):  # a second shard in flight hides the driver's round trip
             for number, worker in ready:
@@ -195,7 +203,12 @@ class Driver:
         shard = self.schedule.next_shard()
         if shard is None:
             return
-        task = self.schedule.begin(shard, inputs.read(self._plan.shard_rows(shard)))
+        sources: list[ImageSource] = []
+        rows = self._plan.shard_rows(shard)
+        if not self._outbox.try_reading(lambda: sources.extend(inputs.read(rows))):
+            self.schedule.return_shard(shard)
+            return
+        task = self.schedule.begin(shard, sources)
         if not worker.attempts:
             worker.moved_at = time.monotonic()
         worker.attempts.append(task.attempt)
@@ -229,7 +242,7 @@ class Driver:
             case Finished(result=result):
                 if result.attempt in worker.attempts:  # else it was taken back
                     worker.attempts.remove(result.attempt)
-                    self._commit(result, event.worker)
+                    self._outbox.put(event.worker, result)
             case Failed(attempt=None, error=error):
                 if not any(w.ready_at for w in self._workers.values()):
                     raise error
@@ -238,30 +251,35 @@ class Driver:
             case Failed(attempt=attempt, error=error):
                 if attempt in worker.attempts:
                     worker.attempts.remove(attempt)
-                    self._fail(attempt, error)
+                    self._give_up(attempt, error)
             case Died(reason=reason, blameless=blameless):
                 self._lose(event.worker, reason, blameless=blameless)
 
-    def _commit(self, result: ShardResult, number: int) -> None:
-        try:
-            commit_shard(self._storage, self._lease, self._plan, result)
-        except ShardError as error:
-            self._fail(result.attempt, error)
-            return
+    def _commit(self) -> None:
+        """Commit what workers have finished, as far as OUT allows."""
+        for worker, result, outcome in self._outbox.commit():
+            if isinstance(outcome, ShardError):
+                self._fail(result.attempt, outcome)
+            else:
+                self._count(worker, result, outcome)
+
+    def _count(self, number: int, result: ShardResult, commit: Commit) -> None:
+        """A shard is committed, by us or by another driver before us."""
         self.schedule.succeed(result.attempt)
         self._done.add(result.shard)
         self._n_shards_left -= 1
-        self._committed += result.tally
+        self._committed += commit.tally
         self._busy_s += result.busy_s
-        self._storage_fails_since = None
-        self._storage.delete([attempt_file(result.shard, result.attempt)])
+        if commit.tally.failed < commit.tally.images:
+            self._inputs.worked()
+        self._outbox.delete([attempt_file(result.shard, result.attempt)])
         self._log.log(
             "committed",
             shard=result.shard,
-            attempt=result.attempt,
+            attempt=commit.attempt,
             worker=number,
-            images=result.tally.images,
-            statuses=dict(result.tally.statuses),
+            images=commit.tally.images,
+            statuses=dict(commit.tally.statuses),
         )
         self._stop_if_too_many_failed()
 
@@ -271,20 +289,36 @@ class Driver:
         if tally.images >= _LEAST_FOR_A_RATE and tally.failed > most and self.stopped is None:
             self.stop(f"{tally.failed} of {tally.images} images failed: over max_failure_rate")
 
+    def _give_up(self, attempt: str, error: Exception) -> None:
+        """A worker lives, and has not done its shard."""
+        if isinstance(error, InterruptedRunError):  # it would be so for all that follow
+            self.schedule.put_back(attempt)
+            self.stop(str(error))
+        else:
+            self._fail(attempt, error)
+
     def _fail(self, attempt: str, error: Exception) -> None:
-        """A shard could not be done, and it is the storage's fault or a file's."""
+        """A shard could not be done, and it is a storage's fault or a file's."""
         shard = self.schedule.shard_of(attempt)
         self._log.log("attempt_failed", shard=shard, attempt=attempt, error=str(error))
         logger.warning("shard %s: %s", shard, error)
-        self.schedule.fail(attempt, str(error))
-        now = time.monotonic()
-        self._storage_fails_since = self._storage_fails_since or now
         # A disk of the run's own folder that is full is so for everyone; others have their own.
-        lasting = isinstance(error, StorageError) and not error.passing
-        if lasting and self._storage.local_folder is not None:
+        if _is_lasting(error) and self._storage.local_folder is not None:
             raise error
-        if now - self._storage_fails_since > _STORAGE_PATIENCE_S:
-            raise StorageError(f"no shard could be written for {_STORAGE_PATIENCE_S:g} s: {error}")
+        if self._is_everybodys(error):
+            self.schedule.put_back(attempt)
+        else:
+            self.schedule.fail(attempt, str(error))
+
+    def _is_everybodys(self, error: Exception) -> bool:
+        """Whether we meet the same failure here, which is waited out. Raises if it lasts."""
+        if isinstance(error, InputsGoneError):
+            if self._witness is not None and can_be_read(self._witness):
+                self._inputs.worked()
+                return False
+            self._inputs.failed(error)
+            return True
+        return isinstance(error, StorageError) and not self._outbox.look()
 
     def _lose(self, number: int, reason: str, *, blameless: bool = False) -> None:
         """A worker is gone: its running shard learns from it, those behind are put back."""
@@ -303,7 +337,8 @@ class Driver:
             self._drop(running)
         else:
             self._dead_attempts.append(running)
-            mark_attempt(self._storage, shard, running, worker.current)
+            with suppress(StorageError):  # we know it ourselves; only a next driver would miss it
+                mark_attempt(self._storage, shard, running, worker.current)
             self.schedule.lose(running, worker.current, reason)
 
     def _count_start_failure(self, reason: str) -> None:
@@ -337,7 +372,14 @@ class Driver:
         for worker in self._workers.values():
             for attempt in list(worker.attempts):
                 self._drop(attempt)
-        self._storage.delete(attempt_file(shard, attempt) for shard, attempt in self._dropped)
-        if self._done:
-            forget_attempts(self._storage, self._done)
-        sweep_partials(self._storage, [*(a for _, a in self._dropped), *self._dead_attempts])
+        self._outbox.delete(attempt_file(shard, attempt) for shard, attempt in self._dropped)
+        with suppress(StorageError):  # what stays is in nobody's way
+            if self._done:
+                forget_attempts(self._storage, self._done)
+            sweep_partials(self._storage, [*(a for _, a in self._dropped), *self._dead_attempts])
+
+
+def _is_lasting(error: Exception) -> bool:
+    if isinstance(error, InputsGoneError):
+        return False
+    return isinstance(error, StorageError) and not error.passing

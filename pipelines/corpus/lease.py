@@ -68,8 +68,16 @@ def _held(storage: Storage, name: str) -> Iterator["Lease"]:
 class Lease:
     """A held lease."""
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody else may be at work now.
+
+        It may become true again: who cannot renew a lease waits, and commits nothing meanwhile.
+        """
+        return True
+
     def check(self) -> None:
-        """Raise InterruptedRunError if it was lost: another driver may be at work."""
+        """Raise InterruptedRunError if it was lost: another driver is at work."""
 
 
 def _conflicts(mine: str, other: str) -> bool:
@@ -120,6 +128,7 @@ class _ObjectLease(Lease):
         self._owner = uuid.uuid4().hex
         self._name = ""
         self._renewed_at = -math.inf
+        self._is_lost = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -168,7 +177,7 @@ class _ObjectLease(Lease):
             try:
                 if not self._is_mine():
                     logger.error("the lease on %s was taken over", self._storage.url())
-                    self._renewed_at = -math.inf
+                    self._is_lost = True
                     return
                 self._storage.write(self._name, self._content())
                 self._renewed_at = time.monotonic()
@@ -181,8 +190,12 @@ class _ObjectLease(Lease):
             return json.loads(data).get("owner") == self._owner
         return False
 
+    @property
+    def is_held(self) -> bool:
+        return not self._is_lost and time.monotonic() - self._renewed_at < LEASE_S
+
     def check(self) -> None:
-        if time.monotonic() - self._renewed_at > LEASE_S:
+        if self._is_lost:
             raise InterruptedRunError(
                 f"the lease on {self._storage.url()} was lost; run again to go on"
             )

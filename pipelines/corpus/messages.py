@@ -65,7 +65,8 @@ class WorkerSetup:
     """What a worker needs before its first shard.
 
     `fingerprint` and `metadata` go into each shard; `weights_sha256` is what the plan was made
-    with: a worker that finds other weights refuses to work.
+    with: a worker that finds other weights refuses to work. `witness` is an image that the driver
+    could read: where it cannot be read, something is wrong with the place.
     """
 
     out: str
@@ -74,6 +75,7 @@ class WorkerSetup:
     fingerprint: str
     weights_sha256: str | None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    witness: ImageSource | None = None
 
 
 @dataclass(frozen=True, slots=True)

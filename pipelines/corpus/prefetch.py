@@ -14,16 +14,17 @@ import numpy as np
 from amg.config import RunConfig
 from amg.errors import ImageError
 from amg.inputs.images import decode_image
-from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
 from amg.runs.schema import ImageRow
-from amg.storage.retry import with_backoff
 from pipelines.corpus.messages import HasBytes
 
 logger = logging.getLogger(__name__)
 
 Prepare = Callable[[np.ndarray], HasBytes]
 """What an image (H, W, 3) uint8 RGB needs before the model, done in threads."""
+
+Read = Callable[[ImageSource], bytes]
+"""The bytes of a source's file, in threads; raises ImageError, and StorageError to end it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class _Place:
 def load_ahead(
     sources: Iterable[tuple[int, ImageSource]],
     config: RunConfig,
+    read: Read,
     prepare: Prepare,
     announce: Callable[[int], None] = lambda _: None,
 ) -> Generator[LoadedImage]:
@@ -110,7 +112,7 @@ def load_ahead(
 
     announce: hears of each index before its image is touched.
 
-    Raises StorageError where a storage keeps failing.
+    Raises what `read` raises, but for ImageError.
     """
     ahead = 2 * config.images_per_batch + config.decode_threads
     budget = ByteBudget(config.prefetch_bytes)
@@ -120,7 +122,7 @@ def load_ahead(
         for turn, (index, source) in enumerate(sources):
             announce(index)
             place = _Place(budget, turn)
-            waiting.append((place, pool.submit(_load, index, source, place, config, prepare)))
+            waiting.append((place, pool.submit(_load, index, source, place, config, read, prepare)))
             if len(waiting) > ahead:
                 yield _take(waiting)
         while waiting:
@@ -138,14 +140,19 @@ def _take(waiting: deque[tuple[_Place, Future[LoadedImage]]]) -> LoadedImage:
 
 
 def _load(
-    index: int, source: ImageSource, place: _Place, config: RunConfig, prepare: Prepare
+    index: int,
+    source: ImageSource,
+    place: _Place,
+    config: RunConfig,
+    read: Read,
+    prepare: Prepare,
 ) -> LoadedImage:
     """One image; whatever is wrong with it goes into its row."""
     started = time.perf_counter()
     row = ImageRow(source.image_id, source.uri, status="empty")
     image = None
     try:
-        data = with_backoff(lambda: read_source(source))
+        data = read(source)
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
         decoded = decode_image(data, max_pixels=config.max_image_pixels, admit=place.enter)
         height, width, _ = decoded.rgb.shape

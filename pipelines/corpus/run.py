@@ -14,7 +14,7 @@ import yaml
 
 from amg.config import Config, read_yaml
 from amg.errors import ConfigError, InterruptedRunError, RunError
-from amg.inputs.sources import SourceOptions
+from amg.inputs.sources import ImageSource, SourceOptions
 from amg.runs.folder import (
     CONFIG,
     REFILTERED,
@@ -24,6 +24,7 @@ from amg.runs.folder import (
     read_commits,
     require_plan,
 )
+from amg.runs.planned import PlannedInputs
 from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, open_storage
 from pipelines.corpus.commit import finish
@@ -32,6 +33,7 @@ from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
 from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
 from pipelines.corpus.plan import Job, check_config, clear, prepare
+from pipelines.corpus.witness import find_witness, spread
 from pipelines.corpus.worker import make_generator, segmenting
 
 logger = logging.getLogger(__name__)
@@ -184,6 +186,8 @@ def work(
     """Do the shards `todo`, and write the report."""
     started = time.monotonic()
     taken_over = sum(commits[s].tally.images - commits[s].tally.failed for s in earlier_files or ())
+    if todo:
+        setup = replace(setup, witness=look_for_witness(storage, plan))
     driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files)
     if todo:
         engine = make_engine(setup, len(todo))
@@ -199,6 +203,16 @@ def work(
     )
     finish(storage, report, complete=report.is_complete)
     return report
+
+
+def look_for_witness(storage: Storage, plan: Plan) -> ImageSource | None:
+    """A planned image that can be read here and now; None if a look at some of them finds none."""
+    inputs = PlannedInputs(storage)
+    try:
+        rows = spread(plan.n_images)
+        return find_witness([s for row in rows for s in inputs.read(range(row, row + 1))])
+    finally:
+        inputs.close()
 
 
 def summarize(out: str | os.PathLike[str]) -> RunReport:

@@ -73,6 +73,10 @@ class Schedule:
         """Take a shard off the queue; `begin` makes it a task."""
         return self._waiting.popleft() if self._waiting else None
 
+    def return_shard(self, shard: int) -> None:
+        """Undo `next_shard`: nothing was begun."""
+        self._waiting.appendleft(shard)
+
     def begin(self, shard: int, sources: Sequence[ImageSource]) -> ShardTask:
         """A new attempt at a shard."""
         attempt = uuid.uuid4().hex[:8]

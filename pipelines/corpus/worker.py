@@ -1,6 +1,7 @@
 """What one worker does: a shard's images in, its published Parquet file out."""
 
 import logging
+import platform
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -11,14 +12,15 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from amg.config import Config
-from amg.errors import CheckpointError
+from amg.errors import BlockedRunError, CheckpointError, ImageError, InterruptedRunError
+from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
 from amg.records import ImageResult
-from amg.runs.folder import attempt_file, shard_file, to_json
+from amg.runs.folder import attempt_file, read_plan, shard_file, to_json
 from amg.runs.schema import FAILED, ImageRow
 from amg.runs.shards import ShardWriter, check_shard, read_shard, read_statuses
 from amg.storage.failpoints import reach
-from amg.storage.retry import with_backoff
+from amg.storage.retry import read_with_backoff, with_backoff
 from amg.storage.stores import Storage, open_storage
 from pipelines.corpus.messages import (
     MakeGenerator,
@@ -31,6 +33,7 @@ from pipelines.corpus.messages import (
     WorkerSetup,
 )
 from pipelines.corpus.prefetch import LoadedImage, load_ahead
+from pipelines.corpus.witness import InputReader
 
 if TYPE_CHECKING:
     from amg.generate.generator import MaskGenerator
@@ -69,7 +72,8 @@ class Worker:
 
     `report` hears of every step that tells which images are being touched, before it is taken.
 
-    Raises CheckpointError if the weights are not those of the plan.
+    Raises CheckpointError if the weights are not those of the plan, BlockedRunError where this
+    machine sees no such run, or cannot read what the driver can.
     """
 
     def __init__(
@@ -81,14 +85,18 @@ class Worker:
         self._report = report
         self._progress = Progress(attempt="")
         self._reported_at = self._busy_at = 0.0
+        self._inputs = InputReader(setup.witness)
+        self._unread_in_a_row = 0
+        _check_place(setup, self._storage)
         self._generator = make_generator(setup.config, self._beat)
         _check_weights(self._generator, setup.weights_sha256)
 
     def run(self, task: ShardTask) -> ShardResult:
         """Do a shard, whole.
 
-        Raises StorageError for a storage that keeps failing, ShardError for a file that does not
-        hold what was written.
+        Raises StorageError for a storage that keeps failing, InputsGoneError where it is that of
+        the inputs, InterruptedRunError where image after image cannot be read, ShardError for a
+        file that does not hold what was written.
         """
         self._progress = Progress(task.attempt)
         self._mark(task)  # a durable sign of this attempt: it counts if nobody survives it
@@ -158,13 +166,32 @@ class Worker:
 
     def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
         with closing(
-            load_ahead(sources, self._config, self._generator.prepare, self._touch)
+            load_ahead(
+                sources, self._config, self._inputs.read, self._generator.prepare, self._touch
+            )
         ) as loaded:
             while batch := list(islice(loaded, self._config.images_per_batch)):
+                self._check_inputs(batch)
                 rows = self._segment(batch, self._generator)
                 self._let_go([image.index for image in batch])  # now: none may ask for more
                 del batch  # its images, before the next are taken
                 yield from rows
+
+    def _check_inputs(self, batch: list[LoadedImage]) -> None:
+        """Stop the run where a mount is gone: it would give a million rows of missing images."""
+        for loaded in batch:
+            self._unread_in_a_row = 0 if loaded.image is not None else self._unread_in_a_row + 1
+        if self._unread_in_a_row < self._config.max_unread_in_a_row:
+            return
+        if self._inputs.has_witness():
+            self._unread_in_a_row = 0
+            return
+        row = batch[-1].row
+        raise InterruptedRunError(
+            f"{self._unread_in_a_row} images in a row cannot be read on {platform.node()}, "
+            f"the last is {row.image_id!r} ({row.status}: {row.error}); "
+            "if that is as it should be, set run.max_unread_in_a_row higher"
+        )
 
     def _segment(self, batch: list[LoadedImage], generator: Segmenter) -> list[ImageRow]:
         """The rows of a batch; if it fails, each image by itself, so that one cannot spoil others.
@@ -293,6 +320,24 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     said = isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS_MEMORY)
     return said or isinstance(error, MemoryError)
+
+
+def _check_place(setup: WorkerSetup, storage: Storage) -> None:
+    """Another node may lack a mount, or hold another folder under the same name."""
+    plan = with_backoff(lambda: read_plan(storage))
+    if plan is None or plan.fingerprint != setup.fingerprint:
+        what = "holds no run" if plan is None else "holds another run"
+        raise BlockedRunError(f"{storage.url()} {what} on {platform.node()}: is it mounted there?")
+    witness = setup.witness
+    if witness is None:
+        return
+    try:
+        read_with_backoff(lambda: read_source(witness))
+    except ImageError as error:
+        raise BlockedRunError(
+            f"{witness.uri} can be read by the driver and not on {platform.node()}: {error}; "
+            "is it mounted there?"
+        ) from error
 
 
 def _check_weights(generator: Segmenter, planned_sha256: str | None) -> None:

@@ -31,8 +31,8 @@ RECIPES: dict[str, tuple[Phase, ...]] = {
     "cpu": (
         Phase("neck", 0.015, 320, 8, 12, 3, 1.0e-3, 1.0e-3, 0.5, 0.5, 2, trains_trunk=False),
         Phase("middle", 0.085, 320, 8, 12, 3, 8.0e-4, 8.0e-4, 0.5, 0.3, n_views=2),
-        Phase("large", 0.70, 448, 8, 12, 3, 6.0e-4, 6.0e-4, 0.3, 0.3, n_views=2),
-        Phase("settle", 0.20, 448, 8, 12, 3, 6.0e-4, 1.0e-6, 0.3, 0.3, n_views=2),
+        Phase("large", 0.70, 448, 8, 10, 5, 6.0e-4, 6.0e-4, 0.3, 0.3, n_views=2),
+        Phase("settle", 0.20, 448, 8, 10, 5, 6.0e-4, 1.0e-6, 0.3, 0.3, n_views=2),
     ),
     # With 16 cores beside it, which make its scenes.
     "gpu": (

@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from amg.config import load_config
+from amg.runs.folder import PLAN, Plan, to_json
 from amg.runs.results import open_run
+from amg.storage.stores import open_storage
 from pipelines.corpus.run import Run
 from tests.pipelines.stub import make_stub, save_image
 
@@ -24,6 +26,16 @@ def make_folder(folder, n_images=20, bad=None):
     for i in range(n_images):
         save_image(folder / f"{i:03d}.png", i, (bad or {}).get(i))
     return folder
+
+
+FINGERPRINT = "f" * 64
+
+
+def write_plan(out, n_images, images_per_shard=256):
+    """The plan alone, for a worker that is not given one by a driver."""
+    plan = Plan("run", FINGERPRINT, {}, n_images, 0, images_per_shard)
+    open_storage(out).write(PLAN, to_json(plan))
+    return plan
 
 
 def make_run(inputs, out, *overrides, **options):

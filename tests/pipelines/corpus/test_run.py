@@ -179,7 +179,8 @@ def test_slices_share_a_run(tmp_path):
 
 
 @pytest.mark.usefixtures("forked")
-def test_too_many_failures_stop_the_run(tmp_path):
+def test_too_many_failures_stop_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.corpus.driver._LEAST_FOR_A_RATE", 100)
     folder = make_folder(tmp_path / "in", 240)
     for i in range(100):
         (folder / f"{2 * i:03d}.png").write_bytes(b"")

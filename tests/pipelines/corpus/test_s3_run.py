@@ -305,7 +305,7 @@ def test_a_store_that_takes_no_commits_ends_the_run_which_can_be_taken_up(
 ):
     with (
         flaky(_refuse_writes("/commits/")) as proxy,
-        pytest.raises(StorageError, match=f"cannot write {out}/commits/"),
+        pytest.raises(StorageError, match=f"cannot create {out}/commits/"),
     ):
         make_run(folder, out).execute()
     assert len(proxy.faults) == 1
@@ -321,6 +321,14 @@ def test_a_store_that_takes_no_shards_leaves_them_to_the_next_run(flaky, folder,
     assert sorted(report.failed_shards) == [0, 1, 2]
     assert all(f"cannot write {out}/data/" in why for why in report.failed_shards.values())
     _check_taken_up(folder, out, expected)
+
+
+def test_marks_that_cannot_be_deleted_end_no_run(flaky, folder, out, expected):
+    with flaky(lambda method, path: "denied" if method == "DELETE" else None) as proxy:
+        report = make_run(folder, out).execute()
+    assert proxy.faults
+    assert report.is_complete
+    assert contents(out) == expected
 
 
 def _check_taken_up(folder, out, expected):

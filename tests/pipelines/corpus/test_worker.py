@@ -14,6 +14,7 @@ from PIL import Image
 
 from amg.config import Config, RunConfig, load_config
 from amg.errors import ConfigError
+from amg.inputs.reading import read_source
 from amg.inputs.sources import list_sources
 from amg.records import ImageResult
 from amg.runs.folder import commit_file
@@ -22,7 +23,7 @@ from pipelines.corpus.engines.local import LocalEngine
 from pipelines.corpus.messages import ShardTask, WorkerSetup
 from pipelines.corpus.prefetch import ByteBudget, load_ahead
 from pipelines.corpus.worker import segmenting
-from tests.pipelines.helpers import wait_until
+from tests.pipelines.helpers import FINGERPRINT, wait_until, write_plan
 from tests.pipelines.stub import make_stub
 
 
@@ -52,7 +53,8 @@ def _run(tmp_path, generator, task_options=None, **options):
         Image.new("RGB", (8, 8), "white" if i == 2 else "black").save(folder / f"{i}.png")
     config = load_config(None, ["run.images_per_batch=4"])
     make_worker = segmenting(lambda *_: generator)
-    setup = WorkerSetup(str(tmp_path / "out"), config, make_worker, "f" * 64, None)
+    setup = WorkerSetup(str(tmp_path / "out"), config, make_worker, FINGERPRINT, None)
+    write_plan(tmp_path / "out", n_images=5)
     reports = []
     worker = setup.make_worker(setup, reports.append)
     task = ShardTask(7, "abcd", tuple(list_sources([folder])), **(task_options or {}))
@@ -137,16 +139,15 @@ def test_one_by_one_never_has_two_in_flight(tmp_path):
     assert max(len(report.in_flight) for report in reports) == 1
 
 
-def test_images_are_announced_before_they_are_read(tmp_path, monkeypatch):
+def test_images_are_announced_before_they_are_read(tmp_path):
     sources = list(enumerate(list_sources([_pictures(tmp_path, 6)])))
     announced = []
 
-    def read(source, *_):
+    def read(source):
         assert any(source.image_id == f"{i:02d}.png" for i in announced)
         return (tmp_path / source.image_id).read_bytes()
 
-    monkeypatch.setattr("pipelines.corpus.prefetch.read_source", read)
-    loaded = list(load_ahead(sources, RunConfig(), np.asarray, announced.append))
+    loaded = list(load_ahead(sources, RunConfig(), read, np.asarray, announced.append))
     assert [image.index for image in loaded] == announced == list(range(6))
 
 
@@ -178,7 +179,7 @@ def test_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
     monkeypatch.setattr(ByteBudget, "change", counted_change)
     config = RunConfig(prefetch_bytes=budget, decode_threads=4)
     loaded = []
-    for image in load_ahead(sources, config, lambda rgb: rgb[:50]):
+    for image in load_ahead(sources, config, read_source, lambda rgb: rgb[:50]):
         time.sleep(0.005)
         loaded.append(image)
     assert [int(image.image[0, 0, 0]) for image in loaded] == list(range(12))
@@ -199,7 +200,7 @@ def test_images_wait_for_room_that_prepared_ones_take(tmp_path):
         return np.concatenate([rgb] * 10)  # 300,000 bytes
 
     config = RunConfig(prefetch_bytes=600_000, decode_threads=3)
-    for i, _ in enumerate(load_ahead(sources, config, prepare)):
+    for i, _ in enumerate(load_ahead(sources, config, read_source, prepare)):
         if i == 0:
             wait_until(lambda: alive > 1)  # noqa: B023 - changed by other threads
         time.sleep(0.02)
@@ -215,21 +216,21 @@ def test_bad_images_keep_their_turn(tmp_path):
         (folder / f"{i:02d}.png").write_bytes(b"")
     sources = list(enumerate(list_sources([folder])))
     config = RunConfig(prefetch_bytes=1, decode_threads=3)
-    loaded = list(load_ahead(sources, config, np.asarray))
+    loaded = list(load_ahead(sources, config, read_source, np.asarray))
     assert [image.index for image in loaded if image.image is None] == [0, 3, 4]
 
 
 def test_leaving_early_ends_the_threads(tmp_path):
     before = threading.active_count()
     sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
-    loaded = load_ahead(sources, RunConfig(prefetch_bytes=1), np.asarray)
+    loaded = load_ahead(sources, RunConfig(prefetch_bytes=1), read_source, np.asarray)
     next(loaded)
     loaded.close()
     assert threading.active_count() == before
 
 
 def test_a_setup_travels_by_name_and_one_of_a_script_is_refused():
-    setup = WorkerSetup("out", Config(), segmenting(make_stub), "f" * 64, None)
+    setup = WorkerSetup("out", Config(), segmenting(make_stub), FINGERPRINT, None)
     assert pickle.loads(pickle.dumps(setup)).make_worker.keywords == {"make_generator": make_stub}
 
     def of_a_script(config, heartbeat):
@@ -243,7 +244,7 @@ def test_a_setup_travels_by_name_and_one_of_a_script_is_refused():
 
 
 def test_a_maker_that_cannot_be_sent_is_refused():
-    setup = WorkerSetup("out", Config(), segmenting(lambda *_: None), "f" * 64, None)
+    setup = WorkerSetup("out", Config(), segmenting(lambda *_: None), FINGERPRINT, None)
     with pytest.raises(
         ConfigError, match=r"make_generator: it cannot be sent to workers: .*lambda"
     ):

@@ -1,0 +1,173 @@
+"""Is it one image that cannot be read, or is it all of them? A witness tells.
+
+An image whose storage fails, again and again, is a row that says so: `unreachable`. But where
+nothing can be read at all, a mount or a network is gone, and rows would say it a million times. The
+difference is a witness: another image that can be read at the same time. The driver finds one
+before the run begins; a worker remembers the last that it has read itself.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import NamedTuple, TypeVar
+
+from amg.errors import AmgError, ImageError, InputsGoneError, StorageError
+from amg.inputs.images import decode_image
+from amg.inputs.reading import read_source
+from amg.inputs.sources import ImageSource
+from amg.storage.retry import INPUT_WAITS_S, read_with_backoff, with_backoff
+from amg.storage.urls import from_bytes, is_web, place_of
+
+logger = logging.getLogger(__name__)
+_PROBES = 16
+_PROBING_S = 20.0
+_FRESH_S = 5.0
+"""What was just seen is believed for so long."""
+_IMPATIENT_AFTER = 2
+"""Images in a row that a place did not give: the next are asked for once each."""
+_REST_AFTER = 8
+"""And after so many, none is asked for during `_REST_S`."""
+_REST_S = 60.0
+_PLACES_KEPT = 1024
+Value = TypeVar("Value")
+
+
+def find_witness(sources: Sequence[ImageSource]) -> ImageSource | None:
+    """One of some images that can be read and decoded here and now; None if none can, in time."""
+    pool = ThreadPoolExecutor(_PROBES, "witness")
+    try:
+        futures = {pool.submit(can_be_read, source): source for source in sources}
+        for future in as_completed(futures, timeout=_PROBING_S):
+            if future.result():
+                return futures[future]
+    except TimeoutError:
+        logger.info("none of %d images could be read in %g s", len(sources), _PROBING_S)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return None
+
+
+def spread(n_images: int) -> Iterable[int]:
+    """Rows of a plan to look for a witness at, all over it."""
+    return sorted({i * n_images // _PROBES for i in range(_PROBES)})
+
+
+def can_be_read(source: ImageSource) -> bool:
+    """Whether an image can be read and decoded, asked once."""
+    try:
+        decode_image(read_source(source))
+    except AmgError as error:
+        logger.info("%s: %s", source.image_id, error)
+        return False
+    return True
+
+
+class InputReader:
+    """Reads a worker's images, patiently, and tells an image's own fault from everybody's.
+
+    Safe in threads. witness: an image that the driver could read.
+    """
+
+    def __init__(self, witness: ImageSource | None) -> None:
+        self._lock = threading.Lock()
+        self._given: OrderedDict[str, _Given] = OrderedDict()
+        """Of each place the last image that it gave; the place that gave one last is last."""
+        self._withheld: OrderedDict[str, _Withheld] = OrderedDict()
+        """Places that have given nothing since: they are asked with less and less patience."""
+        self._first_witness = witness
+        if witness is not None:
+            self._given[_place(witness)] = _Given(witness, float("-inf"))
+
+    def read(self, source: ImageSource) -> bytes:
+        """The bytes of an image.
+
+        Raises ImageError for what is the image's own fault, InputsGoneError where no other can be
+        read either.
+        """
+        place = _place(source)
+        try:
+            data = self._try(source, place)
+        except ImageError:
+            self._gives_again(place)
+            raise
+        except StorageError as error:
+            self._withholds(place)
+            if self._can_read_others(source, place):
+                raise ImageError("unreachable", str(error)) from error
+            raise InputsGoneError(str(error), passing=error.passing) from error
+        self._gives_again(place, source)
+        return data
+
+    def has_witness(self) -> bool:
+        """Whether an image that could be read before still can."""
+        with self._lock:
+            given = next(reversed(self._given.values()), None)
+        witnesses = {self._first_witness, given and given.source} - {None}
+        return any(can_be_read(witness) for witness in witnesses if witness is not None)
+
+    def _try(self, source: ImageSource, place: str) -> bytes:
+        with self._lock:
+            withheld = self._withheld.get(place, _Withheld(0, 0.0))
+        n = withheld.n_images
+        if n >= _REST_AFTER and time.monotonic() - withheld.at < _REST_S:
+            where = place or "this machine"
+            raise StorageError(f"{where} has not given {n} images in a row: not asked again yet")
+        if n >= _IMPATIENT_AFTER:
+            return read_source(source)
+        return read_with_backoff(lambda: read_source(source))
+
+    def _can_read_others(self, source: ImageSource, place: str) -> bool:
+        """Whether others can be read now: of an object store or this machine, others of the same.
+
+        A list of web addresses names many hosts, and one of them may be dead for ever.
+        """
+        with self._lock:
+            given = None if is_web(place) else self._given.get(place)
+            given = given or next(reversed(self._given.values()), None)
+        if given is None or given.source == source:
+            return False
+        if time.monotonic() - given.at < _FRESH_S:
+            return True
+        try:
+            with_backoff(lambda: read_source(given.source), INPUT_WAITS_S[:1])
+        except AmgError as error:
+            logger.warning("nor can %s be read: %s", given.source.image_id, error)
+            return False
+        self._gives_again(_place(given.source), given.source)
+        return True
+
+    def _gives_again(self, place: str, source: ImageSource | None = None) -> None:
+        with self._lock:
+            self._withheld.pop(place, None)
+            if source is not None:
+                _put_last(self._given, place, _Given(source, time.monotonic()))
+
+    def _withholds(self, place: str) -> None:
+        with self._lock:
+            n_images = self._withheld.get(place, _Withheld(0, 0.0)).n_images
+            _put_last(self._withheld, place, _Withheld(n_images + 1, time.monotonic()))
+
+
+class _Given(NamedTuple):
+    source: ImageSource
+    at: float
+
+
+class _Withheld(NamedTuple):
+    n_images: int
+    at: float
+
+
+def _put_last(places: OrderedDict[str, Value], place: str, value: Value) -> None:
+    """Remember it as the newest; of very many places the oldest are forgotten."""
+    places[place] = value
+    places.move_to_end(place)
+    if len(places) > _PLACES_KEPT:
+        places.popitem(last=False)
+
+
+def _place(source: ImageSource) -> str:
+    return place_of(from_bytes(source.path))
