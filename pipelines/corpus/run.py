@@ -99,8 +99,9 @@ class Run:
         on from there.
 
         Raises ConfigError for inputs and configuration, CheckpointError for weights, RunError for
-        a folder that holds another run, InterruptedRunError for one that is in use and where
-        workers cannot be had, StorageError for one that keeps failing.
+        a folder that holds another run, InterruptedRunError for one that is in use and where too
+        few workers can be had, BlockedRunError where none can be started, StorageError for one
+        that keeps failing.
         """
         with Signals() as signals, hold_lease(self.storage, self._slice) as lease:
             with hold_planning_lease(self.storage):
