@@ -185,7 +185,8 @@ class EngineConfig(_Strict):
 
     name: Literal["local", "ray"] = "local"
     address: str | None = None
-    """Of a Ray cluster; "auto" finds the one of this machine. None starts one here."""
+    """Of a Ray cluster. None joins the one that Ray knows (`RAY_ADDRESS`, within a Ray job its own,
+    what `ray start` has begun here), else starts one here; "auto" never does, "local" always."""
     min_workers: int = Field(default=1, ge=1)
     """Give up when fewer workers than this could be started in `start_timeout_s`."""
     max_workers: int | None = Field(default=None, ge=1)

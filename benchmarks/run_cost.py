@@ -59,8 +59,9 @@ def overhead(images: int = 2000, workers: list[int] = [1, 2, 4]) -> None:  # noq
         typer.echo(f"bare loop: {images} images, {1000 * bare_s:.2f} ms each")
         for engine, n in [("local", 1), *(("ray", n) for n in workers)]:
             out = Path(root) / f"{engine}-{n}"
-            options = [f"engine.name={engine}", f"engine.max_workers={n}", "model.device=cpu"]
-            options += ["run.images_per_shard=20", "engine.cpus_per_worker=0.1"]
+            options = [f"engine.name={engine}", "engine.address=local", "model.device=cpu"]
+            options += [f"engine.max_workers={n}", "engine.cpus_per_worker=0.1"]
+            options += ["run.images_per_shard=20"]
             run = Run([folder], out, load_config(None, options), make_generator=make_sleeper)
             assert run.execute().is_complete
             worker_s = _worker_seconds(out)

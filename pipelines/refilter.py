@@ -35,11 +35,11 @@ from amg.runs.schema import FAILED, SCHEMA_VERSION, ImageRow
 from amg.runs.shards import read_shard
 from amg.storage.access import is_passing
 from amg.storage.stores import Storage, open_storage
-from pipelines.corpus.driver import OnState
 from pipelines.corpus.lease import hold_lease, hold_planning_lease
 from pipelines.corpus.messages import OnProgress, Progress, ShardResult, ShardTask, WorkerSetup
 from pipelines.corpus.plan import as_yaml, clear, decisive, differences, fingerprint
 from pipelines.corpus.run import RunReport, Signals, make_setup, read_config, work
+from pipelines.corpus.state import OnState
 from pipelines.corpus.worker import publish_shard
 
 _REPORT_EVERY_S = 1.0

@@ -51,6 +51,7 @@ def _main(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("amg.models").setLevel(logging.INFO)  # downloads take minutes: say so
+    logging.getLogger("pipelines.corpus.engines").setLevel(logging.INFO)  # which cluster it is
     if version:
         Console().print(package_version("amg"))
         raise typer.Exit

@@ -61,7 +61,10 @@ ImageColumnOption = Annotated[
 ]
 EngineOption = Annotated[str | None, typer.Option(help="local (processes here) or ray.")]
 AddressOption = Annotated[
-    str | None, typer.Option(help="Of a Ray cluster, e.g. auto; default: Ray on this machine.")
+    str | None,
+    typer.Option(
+        help="Of a Ray cluster; default: the one that Ray knows, as within a job; or Ray here."
+    ),
 ]
 WorkersOption = Annotated[
     str | None, typer.Option(help="How many, e.g. 4; or MIN:MAX, added as resources appear.")

@@ -19,7 +19,7 @@ from amg.errors import ConfigError
 from amg.runs.schema import FAILED
 
 if TYPE_CHECKING:
-    from pipelines.corpus.driver import RunState
+    from pipelines.corpus.state import RunState
 
 STYLES = ("bar", "lines", "json", "none")
 _LINE_EVERY_S = 10

@@ -6,6 +6,7 @@ OUT/plan.json             what is to be done, and with what: written when inputs
     data/part-*.parquet   shards; only those that a commit names count
     commits/00042.json    one for each finished shard
     attempts/             marks of attempts that have not been committed
+    failures/             tracebacks of workers that ended by an error: in a shard, in their start
     events.jsonl          what happened; events/*.jsonl on object stores
     report.json           sums over the commits
     _SUCCESS              all shards are committed
@@ -31,6 +32,7 @@ REPORT = "report.json"
 SUCCESS = "_SUCCESS"
 COMMITS = "commits"
 ATTEMPTS = "attempts"
+FAILURES = "failures"
 DATA = "data"
 EVENTS = "events.jsonl"
 PAGE = "report"
@@ -43,7 +45,8 @@ REPORT_PAGES = PassedOver(PAGE, beside=frozenset((PLAN, INPUTS)))
 _WRITTEN_BY_RUNS = re.compile(
     r"""data/part-\d{5,}\.[0-9a-f]{8}\.parquet | commits/\d{5,}\.json
     | attempts/\d{5,}\.[0-9a-f]{8}\.json | events/[0-9a-f]{8}-\d{5,}\.jsonl
-    | ((data|commits|attempts)/)?\.[^/]+\.[0-9a-f]{8}\.partial""",
+    | failures/(\d{5,}|start)\.[0-9a-f]{8}\.txt
+    | ((data|commits|attempts|failures)/)?\.[^/]+\.[0-9a-f]{8}\.partial""",
     re.VERBOSE,
 )
 
@@ -146,11 +149,16 @@ def attempt_file(shard: int, attempt: str) -> str:
     return f"{ATTEMPTS}/{shard:05d}.{attempt}.json"
 
 
+def failure_file(shard: int | None, attempt: str) -> str:
+    """The name of the traceback that ended an attempt; of a worker's start for no shard."""
+    return f"{FAILURES}/{'start' if shard is None else f'{shard:05d}'}.{attempt}.txt"
+
+
 def list_run_files(storage: Storage) -> dict[str, int]:
     """What runs have left in the folders of a run, and the bytes of each; nothing of others'."""
     return {
         name: size
-        for folder in ("", DATA, COMMITS, ATTEMPTS, "events")
+        for folder in ("", DATA, COMMITS, ATTEMPTS, FAILURES, "events")
         for entry, size in storage.list(folder).items()
         if _WRITTEN_BY_RUNS.fullmatch(name := f"{folder}/{entry}".lstrip("/"))
     }

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from pipelines.corpus.commit import (
     mark_attempt,
     sweep_partials,
 )
+from pipelines.corpus.failures import keep_traceback
 from pipelines.corpus.lease import Lease
 from pipelines.corpus.messages import (
     Died,
@@ -27,6 +28,8 @@ from pipelines.corpus.messages import (
     Failed,
     Finished,
     Moved,
+    Node,
+    Placed,
     Progress,
     Ready,
     ShardResult,
@@ -35,11 +38,12 @@ from pipelines.corpus.messages import (
 from pipelines.corpus.outbox import Outbox
 from pipelines.corpus.patience import Patience
 from pipelines.corpus.schedule import Schedule
+from pipelines.corpus.staffing import Staffing
+from pipelines.corpus.state import OnState, RunState
 from pipelines.corpus.witness import can_be_read
 
 logger = logging.getLogger(__name__)
 _WAIT_S = 0.25
-_MOST_START_FAILURES = 3
 _INPUTS_PATIENCE_S = 120.0
 _LEAST_FOR_A_RATE = 1000
 
@@ -49,6 +53,8 @@ class _Worker:
     """What the driver knows of a worker. Of its attempts, the first is running."""
 
     moved_at: float
+    started_at: float
+    node: Node | None = None
     ready_at: float | None = None
     attempts: deque[str] = field(default_factory=deque)
     progress: Progress | None = None
@@ -58,24 +64,6 @@ class _Worker:
         """The progress of the attempt that is running."""
         told = self.progress
         return told if told and self.attempts and told.attempt == self.attempts[0] else None
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """A look at a run under way. `resumed` was there before this driver began."""
-
-    n_images: int
-    resumed: Tally
-    done: Tally
-    elapsed_s: float
-    n_workers: int
-    n_starting: int
-    busy_share: float
-    n_shards_left: int
-
-
-OnState = Callable[[RunState], object]
-"""Told how a run goes."""
 
 
 class Driver:
@@ -92,7 +80,9 @@ class Driver:
         earlier_files: Mapping[int, str] | None = None,
     ) -> None:
         self._storage, self._lease, self._plan = storage, lease, plan
-        self._run, self._engine_config = setup.config.run, setup.config.engine
+        self._run = setup.config.run
+        self._staffing = Staffing(setup.config.engine)
+        self._avoided: frozenset[Node] = frozenset()
         self.schedule = Schedule(
             todo,
             self._run.max_attempts,
@@ -114,8 +104,6 @@ class Driver:
         self._dead_attempts: list[str] = []
         self._dropped: list[tuple[int, str]] = []
         self._worker_s = self._busy_s = 0.0
-        self._start_failures = 0
-        self._short_since: float | None = None
         self._stop_at: float | None = None
         self.stopped: str | None = None
         """Why the run ended before its shards did."""
@@ -130,8 +118,9 @@ class Driver:
     def run(self, engine: Engine, watch: OnState) -> None:
         """Work until nothing is left, or the run is stopped; then close the engine.
 
-        Raises StorageError where the run's folder keeps failing, InterruptedRunError where workers
-        cannot be had, and what keeps the first from starting: CheckpointError, ConfigError.
+        Raises StorageError where the run's folder keeps failing, BlockedRunError where no worker
+        can be started, InterruptedRunError where too few can be had for too long, and what keeps
+        the first from starting on the only machine: CheckpointError, ConfigError.
         """
         inputs = PlannedInputs(self._storage)
         try:
@@ -142,7 +131,7 @@ class Driver:
                     self._handle(event, engine)
                 self._commit()
                 self._replace_stalled(engine)
-                self._check_strength(engine)
+                self._check_staff(engine)
                 watch(self.state())
         except AmgError as error:
             self.stopped = str(error)
@@ -186,9 +175,7 @@ class Driver:
         if self._stop_at is not None:
             self._drop_queued()
             return
-        n_unfinished = self.schedule.n_waiting + self.schedule.n_running
-        while len(self._workers) < min(engine.max_workers, n_unfinished):
-            self._workers[engine.start()] = _Worker(moved_at=time.monotonic())
+        self._start_workers(engine)
         if not (self._outbox.is_open and self._inputs.is_due):
             return
         ready = [(n, w) for n, w in self._workers.items() if w.ready_at is not None]
@@ -198,6 +185,25 @@ class Driver:
                 scarce = depth == 2 and self.schedule.n_waiting <= len(ready)
                 if len(worker.attempts) < depth and not scarce:
                     self._give(engine, inputs, number, worker)
+
+    def _n_wanted(self, engine: Engine) -> int:
+        return min(engine.max_workers, self.schedule.n_waiting + self.schedule.n_running)
+
+    def _start_workers(self, engine: Engine) -> None:
+        now = time.monotonic()
+        avoided = self._staffing.avoided(now)
+        if avoided != self._avoided:  # those that wait for a node were asked for with other wishes
+            for number in [n for n, worker in self._workers.items() if worker.node is None]:
+                engine.kill(number)
+                del self._workers[number]
+        self._avoided = avoided
+        if self._staffing.must_wait(now):
+            return
+        while len(self._workers) < self._n_wanted(engine):
+            number = engine.start(avoided)
+            if number is None:
+                return
+            self._workers[number] = _Worker(moved_at=now, started_at=now)
 
     def _give(self, engine: Engine, inputs: PlannedInputs, number: int, worker: _Worker) -> None:
         shard = self.schedule.next_shard()
@@ -233,10 +239,12 @@ class Driver:
             return  # a worker that was given up: whatever it still says comes too late
         worker.moved_at = time.monotonic()
         match event:
+            case Placed(node=node):
+                worker.node = node
             case Ready():
                 worker.ready_at = time.monotonic()
-                self._start_failures = 0
-                self._log.log("worker_ready", worker=event.worker)
+                self._staffing.succeed(worker.node)
+                self._log.log("worker_ready", worker=event.worker, node=_name(worker.node))
             case Moved(progress=progress):
                 worker.progress = progress
             case Finished(result=result):
@@ -244,16 +252,18 @@ class Driver:
                     worker.attempts.remove(result.attempt)
                     self._outbox.put(event.worker, result)
             case Failed(attempt=None, error=error):
-                if not any(w.ready_at for w in self._workers.values()):
+                if self._staffing.ends_the_run(error, engine.nodes()):
                     raise error
                 engine.kill(event.worker)
-                self._lose(event.worker, str(error))
+                passing = isinstance(error, StorageError) and error.passing
+                died = Died(event.worker, str(error), traceback=event.traceback)
+                self._lose(died, passing=passing)
             case Failed(attempt=attempt, error=error):
                 if attempt in worker.attempts:
                     worker.attempts.remove(attempt)
                     self._give_up(attempt, error)
-            case Died(reason=reason, blameless=blameless):
-                self._lose(event.worker, reason, blameless=blameless)
+            case Died():
+                self._lose(event)
 
     def _commit(self) -> None:
         """Commit what workers have finished, as far as OUT allows."""
@@ -320,52 +330,64 @@ class Driver:
             return True
         return isinstance(error, StorageError) and not self._outbox.look()
 
-    def _lose(self, number: int, reason: str, *, blameless: bool = False) -> None:
-        """A worker is gone: its running shard learns from it, those behind are put back."""
-        worker = self._workers.pop(number)
+    def _lose(self, died: Died, *, passing: bool = False) -> None:
+        """A worker is gone: its running shard learns from it, those behind are put back.
+
+        passing: it could not start, for a reason that may be over soon.
+        """
+        worker = self._workers.pop(died.worker)
         self._worker_s += time.monotonic() - worker.ready_at if worker.ready_at else 0.0
         while len(worker.attempts) > 1:
             self._drop(worker.attempts.pop())
         running = worker.attempts[0] if worker.attempts else None
         shard = self.schedule.shard_of(running) if running else None
-        self._log.log("worker_lost", worker=number, shard=shard, attempt=running, reason=reason)
-        logger.warning("worker %d, shard %s: %s", number, shard, reason)
+        self._report_loss(died, worker.node, shard, running)
+        if worker.ready_at is not None:
+            self._staffing.free(worker.node)
+        elif not died.blameless:
+            self._count_failed_start(worker, died.reason, passing=passing)
         if running is None or shard is None:
-            if worker.ready_at is None and not blameless:
-                self._count_start_failure(reason)
-        elif blameless or self._stop_at is not None:  # signals for all may have reached it too
+            return
+        if died.blameless or self._stop_at is not None:  # signals for all may have reached it too
             self._drop(running)
         else:
             self._dead_attempts.append(running)
             with suppress(StorageError):  # we know it ourselves; only a next driver would miss it
                 mark_attempt(self._storage, shard, running, worker.current)
-            self.schedule.lose(running, worker.current, reason)
+            self.schedule.lose(running, worker.current, died.reason)
 
-    def _count_start_failure(self, reason: str) -> None:
-        self._start_failures += 1
-        anyone = any(worker.ready_at for worker in self._workers.values())
-        if self._start_failures >= _MOST_START_FAILURES and not anyone:
-            raise InterruptedRunError(f"workers cannot be started: {reason}")
+    def _report_loss(
+        self, died: Died, node: Node | None, shard: int | None, attempt: str | None
+    ) -> None:
+        told = {"worker": died.worker, "node": _name(node), "shard": shard, "attempt": attempt}
+        if died.traceback is not None:
+            told["traceback"] = keep_traceback(self._storage, shard, attempt, died.traceback)
+        self._log.log("worker_lost", **told, reason=died.reason)
+        at = "" if shard is None else f", shard {shard}"
+        logger.warning("worker %d on %s%s: %s", died.worker, _name(node), at, died.reason)
+
+    def _count_failed_start(self, worker: _Worker, reason: str, *, passing: bool) -> None:
+        node, now = worker.node, time.monotonic()
+        if self._staffing.fail(node, reason, worker.started_at, now, passing=passing):
+            self._log.log("node_left_out", node=_name(node), reason=reason)
+            logger.warning("no more workers are started on %s: %s", _name(node), reason)
 
     def _replace_stalled(self, engine: Engine) -> None:
         now = time.monotonic()
         for number, worker in list(self._workers.items()):
             if worker.attempts and now - worker.moved_at > self._run.stall_timeout_s:
                 engine.kill(number)
-                self._lose(number, f"no step for {self._run.stall_timeout_s:g} s")
+                self._lose(Died(number, f"no step for {self._run.stall_timeout_s:g} s"))
 
-    def _check_strength(self, engine: Engine) -> None:
-        """Give up when too few workers can be had for too long."""
+    def _check_staff(self, engine: Engine) -> None:
+        """Give up when no worker can be had, or too few for too long."""
+        if self._stop_at is not None:
+            return
         now = time.monotonic()
         n_ready = sum(worker.ready_at is not None for worker in self._workers.values())
-        wanted = min(self._engine_config.min_workers, engine.max_workers, len(self._workers))
-        if n_ready >= wanted:
-            self._short_since = None
-            return
-        self._short_since = self._short_since or now
-        limit_s = self._engine_config.start_timeout_s
-        if now - self._short_since > limit_s:
-            raise InterruptedRunError(f"{n_ready} of {wanted} workers were there for {limit_s:g} s")
+        self._staffing.check_strength(n_ready, self._n_wanted(engine), now)
+        if not any(worker.node for worker in self._workers.values()):
+            self._staffing.check_places(engine.nodes, now)
 
     def _tidy_up(self) -> None:
         """Remove what attempts have left: those that we broke off teach nothing."""
@@ -383,3 +405,7 @@ def _is_lasting(error: Exception) -> bool:
     if isinstance(error, InputsGoneError):
         return False
     return isinstance(error, StorageError) and not error.passing
+
+
+def _name(node: Node | None) -> str:
+    return "an unknown node" if node is None else str(node)

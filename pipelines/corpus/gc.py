@@ -1,15 +1,15 @@
 """Delete what no commit names: files of attempts that were lost, superseded or broken off."""
 
-from amg.runs.folder import DATA, list_run_files, read_commits, require_plan
+from amg.runs.folder import DATA, FAILURES, list_run_files, read_commits, require_plan
 from amg.storage.stores import open_storage
 from pipelines.corpus.commit import forget_attempts
 from pipelines.corpus.lease import hold_lease
 
 
 def collect_garbage(out: str, *, dry_run: bool = False) -> dict[str, int]:
-    """Delete files of data/ without a commit, and half-written ones; give their names and bytes.
+    """Delete files of data/ without a commit, half-written ones, and tracebacks of failures.
 
-    Raises RunError for a folder without a plan or with a run at work.
+    Gives their names and bytes. Raises RunError for a folder without a plan or with a run at work.
     """
     storage = open_storage(out)
     plan = require_plan(storage)  # before a lease leaves its file in a folder that is no run
@@ -19,7 +19,9 @@ def collect_garbage(out: str, *, dry_run: bool = False) -> dict[str, int]:
         garbage = {
             name: size
             for name, size in list_run_files(storage).items()
-            if name.endswith(".partial") or (name.startswith(f"{DATA}/") and name not in named)
+            if name.endswith(".partial")
+            or name.startswith(f"{FAILURES}/")
+            or (name.startswith(f"{DATA}/") and name not in named)
         }
         if not dry_run:
             storage.delete(garbage)

@@ -1,6 +1,6 @@
 """What a driver and its workers say to each other: small, frozen, picklable."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -129,7 +129,26 @@ class ShardResult:
     busy_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where workers live, and where they may fail: a machine of a cluster, a device of this one."""
+
+    id: str
+    host: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return self.host if self.id == self.host else f"{self.host} ({self.id[:12]})"
+
+
 # What an engine tells the driver of a worker.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The worker has a process on a node, and begins to start there."""
+
+    worker: int
+    node: Node
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The worker holds its model and waits for shards."""
@@ -160,18 +179,20 @@ class Failed:
     worker: int
     attempt: str | None
     error: Exception
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker's process is gone; `blameless`: because its whole machine is."""
+    """The worker's process is gone or going; `blameless`: because its whole machine is."""
 
     worker: int
     reason: str
     blameless: bool = False
+    traceback: str | None = None
 
 
-Event = Ready | Moved | Finished | Failed | Died
+Event = Placed | Ready | Moved | Finished | Failed | Died
 
 
 class Engine(Protocol):
@@ -179,8 +200,15 @@ class Engine(Protocol):
 
     max_workers: int
 
-    def start(self) -> int:
-        """Begin to start a worker; `Ready` follows, when there is room for it, or `Died`."""
+    def nodes(self) -> Set[Node]:
+        """Where workers fit, were nobody else there."""
+        ...
+
+    def start(self, avoid: Set[Node]) -> int | None:
+        """Begin to start a worker, on none of the nodes `avoid`; None if there is no other.
+
+        `Placed` and `Ready` follow, when there is room for it, or `Failed` or `Died`.
+        """
         ...
 
     def submit(self, worker: int, task: ShardTask) -> None:
@@ -192,7 +220,7 @@ class Engine(Protocol):
         ...
 
     def kill(self, worker: int) -> None:
-        """End a worker at once; no event follows."""
+        """End a worker at once, if it has not ended yet; no event follows."""
         ...
 
     def close(self) -> None:

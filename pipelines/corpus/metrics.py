@@ -1,7 +1,7 @@
 """A run's state for Prometheus: `amg run --metrics-port 9400`, with the extra `metrics`."""
 
 from amg.errors import ConfigError
-from pipelines.corpus.driver import OnState, RunState
+from pipelines.corpus.state import OnState, RunState
 
 
 def serve_metrics(port: int) -> OnState:

@@ -28,11 +28,12 @@ from amg.runs.planned import PlannedInputs
 from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, open_storage
 from pipelines.corpus.commit import finish
-from pipelines.corpus.driver import Driver, OnState
+from pipelines.corpus.driver import Driver
 from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
 from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
 from pipelines.corpus.plan import Job, check_config, clear, prepare
+from pipelines.corpus.state import OnState
 from pipelines.corpus.witness import find_witness, spread
 from pipelines.corpus.worker import make_generator, segmenting
 
@@ -101,8 +102,9 @@ class Run:
         on from there.
 
         Raises ConfigError for inputs and configuration, CheckpointError for weights, RunError for
-        a folder that holds another run, InterruptedRunError for one that is in use and where
-        workers cannot be had, StorageError for one that keeps failing.
+        a folder that holds another run, InterruptedRunError for one that is in use and where too
+        few workers can be had, BlockedRunError where none can be started, StorageError for one
+        that keeps failing.
         """
         with Signals() as signals, hold_lease(self.storage, self._slice) as lease:
             with hold_planning_lease(self.storage):

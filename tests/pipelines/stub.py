@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from amg.errors import ConfigError
 from amg.ops import rle
 from amg.records import ImageResult, Mask
 
@@ -19,6 +20,9 @@ KILL, HANG, RAISE, FULL, STUCK = (250, 1, 1), (250, 2, 2), (250, 3, 3), (250, 4,
 SLEEP_VARIABLE = "AMG_TEST_SLEEP_S"
 GATE_VARIABLE = "AMG_TEST_GATE"
 """`N:FILE`: a worker does N images, and the next when there is a FILE."""
+START_VARIABLE = "AMG_TEST_START"
+"""What becomes of a worker's start: it is refused, or finds a bug."""
+REFUSED, BROKEN = "refused", "broken"
 STUCK_VARIABLE = "AMG_TEST_STUCK"
 """The file that says that a worker is about to be stuck."""
 
@@ -84,6 +88,11 @@ class StubGenerator:
 
 def make_stub(config, heartbeat):
     """The stub as workers build it."""
+    how = os.environ.get(START_VARIABLE)
+    if how == REFUSED:
+        raise ConfigError("this worker is refused")
+    if how == BROKEN:
+        raise RuntimeError("a bug that this start finds,\nin two lines")
     return StubGenerator(heartbeat)
 
 

@@ -5,10 +5,12 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +21,15 @@ from typing import Any
 
 from amg.errors import ConfigError
 from amg.ops.processes import usable_cores
-from pipelines.corpus.messages import Died, Event, MakeWorker, ShardTask, WorkerSetup
+from pipelines.corpus.messages import (
+    Died,
+    Event,
+    MakeWorker,
+    Node,
+    Placed,
+    ShardTask,
+    WorkerSetup,
+)
 
 logger = logging.getLogger(__name__)
 _GRACE_S = 1.0
@@ -31,7 +41,7 @@ class _Child:
     process: "subprocess.Popen[bytes]"
     pipe: Any  # a Connection; their types differ by platform
     outbox: "queue.SimpleQueue[Any]"
-    device: str | None
+    node: Node
 
 
 class LocalEngine:
@@ -53,13 +63,32 @@ class LocalEngine:
             raise ConfigError(f"make_generator: it cannot be sent to workers: {error}") from error
         self.max_workers = max_workers
         self._setup = setup
-        self._devices = devices
+        host = socket.gethostname()
+        self._nodes = {Node(d, host): d for d in devices} or {Node(host, host): None}
+        self._room = -(-max_workers // len(self._nodes))
         self._children: dict[int, _Child] = {}
+        self._news: list[Event] = []
         self._started = 0
 
-    def start(self) -> int:
+    def nodes(self) -> Set[Node]:
+        return self._nodes.keys()
+
+    def start(self, avoid: Set[Node]) -> int | None:
+        node = self._freest_node(avoid)
+        if node is None:
+            return None
         worker = self._started
         self._started += 1
+        self._news.append(Placed(worker, node))
+        try:
+            self._children[worker] = self._spawn(node)
+        except OSError as error:  # no memory or process is left for it now
+            self._news.append(Died(worker, str(error)))
+        else:
+            self._children[worker].outbox.put((worker, self._setup_for(self._nodes[node])))
+        return worker
+
+    def _spawn(self, node: Node) -> _Child:
         ours, theirs = Pipe()
         process = subprocess.Popen(  # noqa: S603 - our own module
             # -P: our import path, and not the current folder in front of it
@@ -71,18 +100,16 @@ class LocalEngine:
             start_new_session=True,  # Ctrl-C is for the driver, which lets workers finish
         )
         theirs.close()
-        device = self._free_device()
-        child = _Child(process, ours, queue.SimpleQueue(), device)
+        child = _Child(process, ours, queue.SimpleQueue(), node)
         # A child that hangs may not read: what waits for it must not hold up the driver.
         threading.Thread(target=_send_all, args=(child,), daemon=True).start()
-        child.outbox.put((worker, self._setup_for(device)))
-        self._children[worker] = child
-        return worker
+        return child
 
-    def _free_device(self) -> str | None:
-        """The device with the fewest workers."""
-        used = Counter(child.device for child in self._children.values())
-        return min(self._devices, key=lambda device: used[device], default=None)
+    def _freest_node(self, avoid: Set[Node]) -> Node | None:
+        """The node with the fewest workers that has room for its share of them."""
+        used = Counter(child.node for child in self._children.values())
+        open_ones = (n for n in self._nodes if n not in avoid and used[n] < self._room)
+        return min(open_ones, key=lambda node: used[node], default=None)
 
     def _environment(self) -> dict[str, str]:
         """Ours, with our import path, and a fair share of the cores for torch."""
@@ -103,8 +130,8 @@ class LocalEngine:
 
     def wait(self, timeout_s: float) -> list[Event]:
         pipes = {child.pipe: worker for worker, child in self._children.items()}
-        events: list[Event] = []
-        for pipe in wait(list(pipes), timeout_s):
+        events, self._news = self._news, []
+        for pipe in wait(list(pipes), 0 if events else timeout_s):
             events += self._drain(pipes[pipe])
         return events
 
@@ -115,14 +142,18 @@ class LocalEngine:
         try:
             while child.pipe.poll():
                 events.append(child.pipe.recv())
+                if isinstance(events[-1], Died):
+                    self._end(worker)
+                    break
         except (EOFError, OSError):
             self._end(worker)
             events.append(Died(worker, _describe(child.process.poll())))
         return events
 
     def kill(self, worker: int) -> None:
-        self._children[worker].process.kill()
-        self._end(worker)
+        if worker in self._children:  # else it has ended, and the driver reads of it later
+            self._children[worker].process.kill()
+            self._end(worker)
 
     def _end(self, worker: int) -> None:
         child = self._children.pop(worker)

@@ -7,6 +7,9 @@ actor is restarted or task retried by Ray: the driver counts what fails.
 
 import logging
 import os
+import socket
+from collections import deque
+from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,32 +17,65 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import: no calls home
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+    NotIn,
+)
 
-from amg.config import EngineConfig
-from amg.errors import ConfigError, InterruptedRunError
+from amg.errors import InterruptedRunError
 from amg.shadow import require_our_pipelines
-from pipelines.corpus.messages import Died, Event, Moved, ShardTask, ShardWorker, WorkerSetup
-from pipelines.corpus.serve import attempt, begin
+from pipelines.corpus.engines.forwarding import ForwardWarnings
+from pipelines.corpus.engines.ray_cluster import (
+    actor_options,
+    connect,
+    n_fitting,
+    node_label,
+    say_what_was_joined,
+)
+from pipelines.corpus.messages import (
+    Died,
+    Event,
+    Moved,
+    Node,
+    Placed,
+    ShardTask,
+    ShardWorker,
+    WorkerSetup,
+)
+from pipelines.corpus.serve import attempt, begin, in_a_line
 
 logger = logging.getLogger(__name__)
 _COLLECT_TIMEOUT_S = 10.0
+_MOST_WARNINGS = 1000
 
 
 class _Mailbox:
-    """Keeps each worker's last progress, beyond the worker's death."""
+    """Keeps each worker's last progress, and its warnings, beyond the worker's death."""
 
     def __init__(self) -> None:
         self._moved: dict[int, Moved] = {}
+        self._warnings: deque[tuple[int, str]] = deque(maxlen=_MOST_WARNINGS)
 
     def tell(self, moved: Moved) -> None:
         self._moved[moved.worker] = moved
 
-    def collect(self) -> list[Moved]:
-        """What is new since the last time."""
-        moved, self._moved = list(self._moved.values()), {}
-        return moved
+    def warn(self, worker: int, text: str) -> None:
+        self._warnings.append((worker, text))
+
+    def collect(self) -> tuple[list[Moved], list[tuple[int, str]]]:
+        """What is new since the last time: progress and warnings."""
+        news = list(self._moved.values()), list(self._warnings)
+        self._moved.clear()
+        self._warnings.clear()
+        return news
 
 
 class _Actor:
@@ -48,6 +84,16 @@ class _Actor:
     def __init__(self, number: int, mailbox: Any) -> None:
         self._number, self._mailbox = number, mailbox
         self._worker: ShardWorker | None = None
+        logging.getLogger().addHandler(ForwardWarnings(self._warn))
+
+    def _warn(self, text: str) -> None:
+        with suppress(RayError):
+            self._mailbox.warn.remote(self._number, text)
+
+    def place(self) -> Event:
+        """Where this is: asked first, since what comes then may end the process."""
+        node = ray.get_runtime_context().get_node_id()
+        return Placed(self._number, Node(node, socket.gethostname()))
 
     def begin(self, setup: WorkerSetup) -> Event:
         events: list[Event] = []
@@ -70,14 +116,19 @@ class _Actor:
 
 
 class RayEngine:
-    """Workers of a Ray cluster; one is started on this machine if no address is given."""
+    """Workers of a Ray cluster; one is started on this machine where Ray knows of none."""
 
     def __init__(self, setup: WorkerSetup, n_shards: int) -> None:
         self._setup = setup
         require_our_pipelines(front=[str(Path.cwd())])  # Ray puts it there for its workers
-        self._owns_ray = _connect(setup.config.engine)
-        self._options, fitting = _resources(setup.config.engine)
-        self.max_workers = min(setup.config.engine.max_workers or fitting, n_shards)
+        wanted = setup.config.engine
+        joined, self._owns_ray = connect(wanted)
+        have = ray.cluster_resources()
+        self._options = actor_options(wanted, have, joined=joined)
+        fitting = max(1, n_fitting(self._options, have))
+        self.max_workers = min(wanted.max_workers or fitting, n_shards)
+        if joined:
+            say_what_was_joined(have, None if wanted.max_workers else self.max_workers)
         # Beside the driver: other nodes come and go.
         node = ray.get_runtime_context().get_node_id()
         here: Any = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -88,11 +139,26 @@ class RayEngine:
         self._pending: dict[Any, int] = {}
         self._started = 0
 
-    def start(self) -> int:
+    def nodes(self) -> Set[Node]:
+        return {
+            Node(node["NodeID"], node["NodeManagerHostname"])
+            for node in ray.nodes()
+            if node["Alive"] and n_fitting(self._options, node["Resources"])
+        }
+
+    def start(self, avoid: Set[Node]) -> int | None:
+        options = self._options
+        if avoid:
+            there = self.nodes()
+            if there and there <= avoid:
+                return None
+            elsewhere = NodeLabelSchedulingStrategy({node_label(): NotIn(*(n.id for n in avoid))})
+            options = {**options, "scheduling_strategy": elsewhere}
         number = self._started
         self._started += 1
-        actor: Any = ray.remote(**self._options)(_Actor).remote(number, self._mailbox)
+        actor: Any = ray.remote(**options)(_Actor).remote(number, self._mailbox)
         self._actors[number] = actor
+        self._pending[actor.place.remote()] = number
         self._pending[actor.begin.remote(self._setup)] = number
         return number
 
@@ -111,12 +177,13 @@ class RayEngine:
     def _outcome(self, ref: Any) -> Event:
         worker = self._pending.pop(ref)
         try:
-            return ray.get(ref)
+            outcome: Event = ray.get(ref)
         except RayActorError as error:
-            outcome = Died(worker, _first_line(error), blameless=_is_node_loss(error))
+            outcome = Died(worker, _reason(error), blameless=_is_node_loss(error))
         except RayError as error:  # an error of no kind that we know: not to be trusted again
-            outcome = Died(worker, _first_line(error))
-        self.kill(worker)
+            outcome = Died(worker, _reason(error), traceback=str(error))
+        if isinstance(outcome, Died):
+            self.kill(worker)
         return outcome
 
     def _collect(self, *, wait: bool) -> list[Event]:
@@ -126,18 +193,23 @@ class RayEngine:
             if self._collecting is not None and (
                 wait or ray.wait([self._collecting], timeout=0)[0]
             ):
-                events += ray.get(self._collecting, timeout=_COLLECT_TIMEOUT_S)
-                self._collecting = None
+                events += self._hear()
             if self._collecting is None:
                 self._collecting = self._mailbox.collect.remote()
             if wait:
-                events += ray.get(self._collecting, timeout=_COLLECT_TIMEOUT_S)
-                self._collecting = None
+                events += self._hear()
         except (RayActorError, GetTimeoutError) as error:
             raise InterruptedRunError(
-                f"Ray has lost the driver's mailbox: {_first_line(error)}"
+                f"Ray has lost the driver's mailbox: {_reason(error)}"
             ) from error
         return events
+
+    def _hear(self) -> list[Moved]:
+        moved, warnings = ray.get(self._collecting, timeout=_COLLECT_TIMEOUT_S)
+        self._collecting = None
+        for worker, text in warnings:
+            logger.warning("worker %d: %s", worker, text)
+        return moved
 
     def kill(self, worker: int) -> None:
         actor = self._actors.pop(worker, None)
@@ -155,42 +227,6 @@ class RayEngine:
             ray.shutdown()
 
 
-def _connect(config: EngineConfig) -> bool:
-    """Join the cluster, or start one here; whether it is ours to end.
-
-    Raises ConfigError for an address where no cluster answers.
-    """
-    if ray.is_initialized():
-        return False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if config.address is None:
-            # "local", or RAY_ADDRESS would lead to another cluster.
-            ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-        else:
-            ray.init(address=config.address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"engine.address: {config.address!r}: {_first_line(error)}") from error
-    return True
-
-
-def _resources(config: EngineConfig) -> tuple[dict[str, Any], int]:
-    """What an actor asks of Ray, and how many of them fit the cluster as it is now."""
-    have = ray.cluster_resources()
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if have.get("GPU") else 0.0
-        if not gpus and config.address is not None:
-            logger.warning(
-                "this cluster shows no GPU, so workers will use none; "
-                "where nodes with GPUs are yet to come, give --gpus-per-worker"
-            )
-    cpus = 1.0 if config.cpus_per_worker is None else config.cpus_per_worker
-    fits = [have.get(kind, 0) / each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each]
-    options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-    return options, max(1, int(min(fits, default=1)))
-
-
 def _is_node_loss(error: RayActorError) -> bool:
     if isinstance(error, ActorUnavailableError):  # the network's fault, or its node is going
         return True
@@ -202,5 +238,12 @@ def _is_node_loss(error: RayActorError) -> bool:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    """Why, in a line: Ray begins with frames, ids and addresses."""
+    if isinstance(error, RayTaskError):
+        return in_a_line(f"{type(error.cause).__name__}: {error.cause}")
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, RayActorError) and "ray::" in text:  # its constructor's traceback
+        text = text.splitlines()[-1]
+    _, _, why = text.partition("The actor is dead because ")
+    return in_a_line(why or text)

@@ -262,8 +262,11 @@ def _litter(out):
         "commits/.00002.json.12345678.partial": b"{",
         "attempts/.00002.dead.json.12345678.partial": b"",
         ".plan.json.12345678.partial": b"{}",
+        "failures/00002.deadbeef.txt": b"Traceback",
+        "failures/start.deadbeef.txt": b"Traceback",
     }
-    (out / "attempts").mkdir(exist_ok=True)
+    for folder in ("attempts", "failures"):
+        (out / folder).mkdir(exist_ok=True)
     for name, data in litter.items():
         (out / name).write_bytes(data)
     return litter
@@ -409,7 +412,12 @@ def test_an_error_in_the_middle_of_reading_is_a_problem_of_the_shard(out, monkey
 
 def test_beginning_anew_deletes_nothing_that_no_run_wrote(tmp_path, folder):
     out = tmp_path / "project"
-    mine = {"data/table.csv": b"1", "config.yaml": b"a: 1", "events/party.txt": b"x"}
+    mine = {
+        "data/table.csv": b"1",
+        "config.yaml": b"a: 1",
+        "events/party.txt": b"x",
+        "failures/mine.txt": b"y",
+    }
     for name, data in mine.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(data)

@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 
 from amg import ConfigError
-from amg.config import load_config
+from amg.config import EngineConfig, load_config
 from amg.runs.results import open_run
 from pipelines.corpus.run import Run
 from tests.pipelines.helpers import contents, make_folder, make_run, start_driver, wait_until
-from tests.pipelines.stub import GATE_VARIABLE, HANG, KILL, RAISE
+from tests.pipelines.stub import BROKEN, GATE_VARIABLE, HANG, KILL, RAISE, START_VARIABLE
 
 ray = pytest.importorskip("ray")
+from ray.exceptions import RayTaskError  # noqa: E402 - after the check
+
+from pipelines.corpus.engines.ray import _reason  # noqa: E402
+from pipelines.corpus.engines.ray_cluster import connect  # noqa: E402
+
 pytestmark = pytest.mark.usefixtures("forked_workers")
 RAY = "engine.name=ray"
 
@@ -56,6 +61,38 @@ def expected(forked_workers, tmp_path_factory):
     out = folder.parent / "local"
     make_run(folder, out).execute()
     return folder, contents(out)
+
+
+def test_a_node_where_no_worker_starts_is_left_out(
+    cluster, expected, tmp_path, monkeypatch, caplog
+):
+    folder, rows = expected
+    out, left_out = tmp_path / "out", tmp_path / "left-out"
+    monkeypatch.setattr("pipelines.corpus.staffing._FIRST_REST_S", 0.01)
+    nodes = []
+    for variable, value in ((START_VARIABLE, BROKEN), (GATE_VARIABLE, f"0:{left_out}")):
+        with monkeypatch.context() as patched:
+            patched.setenv(variable, value)
+            nodes.append(cluster.add_node(num_cpus=1))
+
+    def watch(_):
+        if "node_left_out" in (out / "events.jsonl").read_text():
+            left_out.touch()
+
+    with caplog.at_level("INFO", "pipelines.corpus.engines"):
+        report = make_run(folder, out, RAY, "engine.max_workers=2").execute(watch)
+    assert report.is_complete
+    assert contents(out) == rows
+    assert f"joined the Ray cluster at {cluster.address}: 2 CPUs, 0 GPUs" in caplog.text
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    lost = [event for event in events if event["event"] == "worker_lost"]
+    assert [e["reason"] for e in lost] == [
+        "RuntimeError: a bug that this start finds, in two lines"
+    ] * 3
+    assert len({event["node"] for event in lost}) == 1
+    assert "in make_stub" in (out / lost[0]["traceback"]).read_text()
+    for node in nodes:
+        cluster.remove_node(node, allow_graceful=False)
 
 
 def test_a_node_that_dies_in_the_middle_costs_only_time(cluster, expected, tmp_path, monkeypatch):
@@ -110,13 +147,15 @@ def _actor_processes():
     return found
 
 
-def test_images_that_kill_hang_and_fail_are_rows(room, tmp_path):
+def test_images_that_kill_hang_and_fail_are_rows(room, tmp_path, caplog):
     bad = {3: KILL, 4: RAISE, 11: HANG}
     folder = make_folder(tmp_path / "in", 16, bad)
     report = make_run(folder, tmp_path / "out", RAY, "run.stall_timeout_s=4").execute()
     assert report.is_complete
     found = {i: row[1] for i, row in enumerate(contents(tmp_path / "out")) if row[1] != "ok"}
     assert found == dict.fromkeys(bad, "crashed")
+    assert "004.png: crashed: RuntimeError: a bug that this image finds" in caplog.text
+    assert "its worker process has died" in caplog.text
 
 
 def test_real_photos_have_the_same_rows_under_both_engines(room, photos, tmp_path):
@@ -149,12 +188,41 @@ def test_an_address_without_a_cluster_is_an_error(tmp_path, expected, monkeypatc
         run.execute()
 
 
+@pytest.mark.parametrize(
+    ("variable", "address", "joined"),
+    [
+        ("127.0.0.1:6379", None, None),  # as within a job: where to is for Ray to find out
+        ("127.0.0.1:6379", "local", "local"),
+        ("", "auto", "auto"),
+        ("", "10.1.2.3:6379", "10.1.2.3:6379"),
+        ("local", None, "local"),
+    ],
+)
+def test_the_cluster_that_ray_knows_is_joined(monkeypatch, variable, address, joined):
+    asked = []
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **options: asked.append((address, options)))
+    was_there, ours = connect(EngineConfig(name="ray", address=address))
+    ((given, options),) = asked
+    assert given == joined
+    assert ours
+    assert was_there == (joined != "local")
+    assert ("_node_ip_address" in options) == (joined == "local")
+
+
+def test_a_task_that_ray_could_not_begin_says_why():
+    cause = ModuleNotFoundError("No module named 'amg'")
+    error = RayTaskError("begin", "Traceback ...", cause, proctitle="p", pid=1, ip="127.0.0.1")
+    assert _reason(error.as_instanceof_cause()) == "ModuleNotFoundError: No module named 'amg'"
+
+
 def test_a_signal_ends_a_run_under_ray_in_order(expected, tmp_path):
     """Ray takes the signals for itself when it starts."""
     folder, rows = expected
     out = tmp_path / "out"
     gate = tmp_path / "gate"
-    one = [RAY, "engine.max_workers=1"]
+    one = [RAY, "engine.address=local", "engine.max_workers=1"]
     driver = start_driver(folder, out, *one, **{GATE_VARIABLE: f"10:{gate}"})
     wait_until(lambda: list((out / "commits").glob("*.json")) or driver.poll() is not None)
     driver.send_signal(signal.SIGTERM)
