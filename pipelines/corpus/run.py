@@ -221,12 +221,14 @@ def summarize(out: str | os.PathLike[str]) -> RunReport:
 class Signals:
     """SIGINT and SIGTERM end a run in order, where Python lets us listen to them.
 
-    While it is planned they raise InterruptedRunError; a driver that was told of is asked to stop.
+    While it is planned they end it with InterruptedRunError; a driver that was told of is asked to
+    stop.
     """
 
     def __init__(self) -> None:
         self._driver: Driver | None = None
         self._before: dict[int, Any] = {}
+        self._came: str | None = None
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
@@ -234,14 +236,18 @@ class Signals:
             self._listen()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is not None and issubclass(kind, _PlanningStopped):
+            raise InterruptedRunError(f"{self._came} while the run was planned") from None
 
     def tell(self, driver: Driver) -> None:
-        """From now on signals are this driver's."""
+        """From now on signals are this driver's, and so is one that nobody has heeded."""
         self._driver = driver
         self._listen()
+        if self._came is not None:  # what it raised was lost, in a destructor say
+            driver.stop(self._came)
 
     def _listen(self) -> None:
         for number in self._before:
@@ -250,5 +256,10 @@ class Signals:
     def _stop(self, number: int, _: object) -> None:
         name = signal.Signals(number).name
         if self._driver is None:
-            raise InterruptedRunError(f"{name} while the run was planned")
+            self._came = name
+            raise _PlanningStopped
         self._driver.stop(name)
+
+
+class _PlanningStopped(BaseException):  # noqa: N818 - no error
+    """A signal came. Listing inputs catches any `Exception`, which storages and files may raise."""

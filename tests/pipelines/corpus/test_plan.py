@@ -1,18 +1,29 @@
 """Plans: what decides them, and that they stay what they are."""
 
+import http.server
 import json
+import os
 import shutil
+import signal
 import tarfile
+import threading
+import uuid
 
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from amg import ConfigError
 from amg.config import load_config
+from amg.errors import InterruptedRunError
+from amg.inputs.files import StorageFile
 from amg.inputs.sources import list_sources
 from amg.runs.planned import PlannedInputs
 from amg.storage.stores import open_storage
 from pipelines.corpus.plan import Job, prepare, survey
-from tests.pipelines.helpers import QUICK, make_folder
+from tests.pipelines.helpers import QUICK, make_folder, make_run
 
 
 def _job(folder, *overrides, **options):
@@ -114,3 +125,73 @@ def test_a_damaged_plan_is_named(tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(Exception, match=r"plan\.json"):
         _prepare(folder, tmp_path / "out")
+
+
+class _TellsOnEachRequest(http.server.SimpleHTTPRequestHandler):
+    """A server whose answer never comes: a signal does."""
+
+    def do_HEAD(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.server.stopped.wait()
+
+    do_GET = do_HEAD  # noqa: N815
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_signal_while_a_server_is_asked_interrupts(tmp_path):
+    """It comes while the main thread waits for fsspec's, which does the asking."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _TellsOnEachRequest) as server:
+        server.stopped = threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(InterruptedRunError, match="SIGTERM while the run was planned"):
+                make_run(f"http://127.0.0.1:{server.server_port}/x.jpg", tmp_path / "out").execute()
+        finally:
+            server.stopped.set()
+            server.shutdown()
+
+
+def _signalling(function):
+    def call(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return function(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "method"),
+    [
+        ("", MemoryFileSystem, "ls"),
+        ("x.tar", tarfile.TarInfo, "fromtarfile"),
+        ("x.tar", StorageFile, "readinto"),
+        ("x.parquet", StorageFile, "readinto"),
+        ("x.parquet", pq.ParquetFile, "iter_batches"),
+        ("list.txt", StorageFile, "readinto"),
+    ],
+)
+def test_a_signal_is_no_fault_of_what_is_listed(tmp_path, monkeypatch, name, owner, method):
+    store = f"memory://{uuid.uuid4().hex}"
+    fsspec.filesystem("memory").pipe(f"{store}/a.jpg", b"")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(__file__, "a.jpg")
+    pq.write_table(pa.table({"uri": ["a.jpg"]}), tmp_path / "x.parquet")
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    monkeypatch.setattr(owner, method, _signalling(getattr(owner, method)))
+    with pytest.raises(InterruptedRunError, match="SIGINT while the run was planned"):
+        make_run(tmp_path / name if name else store, tmp_path / "out").execute()
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_signal_whose_exception_is_lost_stops_the_driver(tmp_path, monkeypatch):
+    class Signalling:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)  # Python says what it raises, and goes on
+
+    folder = make_folder(tmp_path / "in", 3)
+    monkeypatch.setattr("pipelines.corpus.run.read_commits", lambda *a: Signalling() and {})
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)
+    report = make_run(folder, tmp_path / "out").execute()
+    assert (report.stopped, report.is_complete) == ("SIGTERM", False)
