@@ -11,6 +11,7 @@ from amg.errors import AmgError, InterruptedRunError, ShardError, StorageError
 from amg.runs.events import EventLog
 from amg.runs.folder import Commit, Plan, Tally, attempt_file
 from amg.runs.planned import PlannedInputs
+from amg.runs.spool import CompleteInputs
 from amg.storage.stores import Storage
 from pipelines.corpus.commit import (
     commit_shard,
@@ -76,7 +77,10 @@ OnState = Callable[[RunState], object]
 
 
 class Driver:
-    """Works off the shards `todo` of a plan; `commits` are those that are done already."""
+    """Works off the shards `todo` of a plan; `commits` are those that are done already.
+
+    `complete` has what workers need of the inputs and the folder does not hold.
+    """
 
     def __init__(
         self,
@@ -87,7 +91,9 @@ class Driver:
         commits: Mapping[int, Commit],
         todo: list[int],
         earlier_files: Mapping[int, str] | None = None,
+        complete: CompleteInputs | None = None,
     ) -> None:
+        self._complete = complete or CompleteInputs()
         self._storage, self._lease, self._plan = storage, lease, plan
         self._run, self._engine_config = setup.config.run, setup.config.engine
         self.schedule = Schedule(
@@ -195,7 +201,8 @@ class Driver:
         shard = self.schedule.next_shard()
         if shard is None:
             return
-        task = self.schedule.begin(shard, inputs.read(self._plan.shard_rows(shard)))
+        rows = self._plan.shard_rows(shard)
+        task = self.schedule.begin(shard, self._complete.read(inputs, rows))
         if not worker.attempts:
             worker.moved_at = time.monotonic()
         worker.attempts.append(task.attempt)

@@ -145,7 +145,7 @@ def _load(
     row = ImageRow(source.image_id, source.uri, status="empty")
     image = None
     try:
-        data = with_backoff(lambda: read_source(source))
+        data = with_backoff(lambda: read_source(source, allow=config.allow))
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
         decoded = decode_image(data, max_pixels=config.max_image_pixels, admit=place.enter)
         height, width, _ = decoded.rgb.shape

@@ -14,6 +14,7 @@ import yaml
 
 from amg.config import Config, read_yaml
 from amg.errors import ConfigError, InterruptedRunError, RunError
+from amg.inputs.moved import parse_moves
 from amg.inputs.sources import SourceOptions
 from amg.runs.folder import (
     CONFIG,
@@ -24,14 +25,16 @@ from amg.runs.folder import (
     read_commits,
     require_plan,
 )
+from amg.runs.spool import CompleteInputs
 from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, open_storage
 from pipelines.corpus.commit import finish
 from pipelines.corpus.driver import Driver, OnState
 from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
+from pipelines.corpus.listing import Job
 from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
-from pipelines.corpus.plan import Job, check_config, clear, prepare
+from pipelines.corpus.plan import check_config, clear, prepare, settle_paths, take_inputs
 from pipelines.corpus.worker import make_generator, segmenting
 
 logger = logging.getLogger(__name__)
@@ -69,8 +72,10 @@ class Run:
     """One run over `inputs` into the folder `out`, both local or on an object store.
 
     `slice_` (index, count) takes only every count-th shard, so that several drivers can share a
-    run without talking to each other. `make_generator` replaces the model: it gives a
-    `pipelines.corpus.messages.Segmenter`, and must be importable by name where the workers live.
+    run without talking to each other. `remap` (OLD=NEW, paths or URLs) says that what was planned
+    below OLD is below NEW now: it is read there, and is the same. `make_generator` replaces the
+    model: it gives a `pipelines.corpus.messages.Segmenter`, and must be importable by name where
+    the workers live.
     """
 
     def __init__(
@@ -81,11 +86,13 @@ class Run:
         *,
         options: SourceOptions = SourceOptions(),
         limit: int | None = None,
+        remap: Sequence[str] = (),
         overwrite: bool = False,
         slice_: tuple[int, int] = (0, 1),
         make_generator: MakeGenerator = make_generator,
     ) -> None:
-        self.job = Job([os.fspath(i) for i in inputs], config or Config(), options, limit)
+        names, moves = [os.fspath(i) for i in inputs], parse_moves(remap)
+        self.job = Job(names, config or Config(), options, limit, moves)
         self.storage = open_storage(out)
         if overwrite and slice_ != (0, 1):
             raise ConfigError("--overwrite would delete what other slices do: begin without slices")
@@ -102,40 +109,63 @@ class Run:
         a folder that holds another run, InterruptedRunError for one that is in use and where
         workers cannot be had, StorageError for one that keeps failing.
         """
-        with Signals() as signals, hold_lease(self.storage, self._slice) as lease:
+        with (
+            Signals() as signals,
+            hold_lease(self.storage, self._slice) as lease,
+            CompleteInputs() as complete,
+        ):
             with hold_planning_lease(self.storage):
                 if self._overwrite:
                     clear(self.storage)
-                plan, config = prepare(self.job, self.storage)
+                plan, config = prepare(self.job, self.storage, complete)
             commits = read_commits(self.storage, plan)
             index, count = self._slice
             todo = [s for s in range(index, plan.n_shards, count) if s not in commits]
             setup = make_setup(self.storage, plan, config, self._make_worker)
-            return work(self.storage, lease, plan, setup, commits, todo, watch, signals)
+            return work(
+                self.storage, lease, plan, setup, commits, todo, watch, signals, complete=complete
+            )
 
 
 def retry_failed(
     out: str | os.PathLike[str],
     *,
+    inputs: Sequence[str | os.PathLike[str]] | None = None,
+    options: SourceOptions = SourceOptions(),
+    limit: int | None = None,
+    remap: Sequence[str] = (),
     change: Callable[[Config], Config] = lambda config: config,
     make_generator: MakeGenerator = make_generator,
     watch: OnState = lambda _: None,
 ) -> RunReport:
     """Do the failed rows of a run's committed shards again; good rows are taken over unchanged.
 
-    change: may turn to another engine or device; what decides the rows must stay. Each shard with
-    failed rows gets a new file and a new commit; `gc` deletes the old file. Raises as `execute`.
+    inputs: those of the run, with its `options` and `limit`, signed anew, say, or moved (`remap`,
+    see `Run`); a run whose images' addresses had secrets needs them. change: may turn to another
+    engine or device; what decides the rows must stay. Each shard with failed rows gets a new file
+    and a new commit; `gc` deletes the old file. Raises as `execute`.
     """
     storage = open_storage(out)
     plan = require_plan(storage)
-    with Signals() as signals, hold_lease(storage) as lease:
-        config = change(read_config(storage))
+    with Signals() as signals, hold_lease(storage) as lease, CompleteInputs() as complete:
+        config = settle_paths(change(read_config(storage)))
         check_config(plan, config)
         commits = read_commits(storage, plan)
         earlier = {s: c.file for s, c in commits.items() if c.tally.failed}
+        if inputs is not None:
+            names = [os.fspath(i) for i in inputs]
+            job = Job(names, config, options, limit, parse_moves(remap))
+            take_inputs(job, plan, storage, complete)
+        elif plan.has_secrets and earlier:
+            raise RunError(
+                f"{storage.url()}: addresses of its images had a user, password or query, such as "
+                "a signature, which a run does not keep: give its inputs again, after the run"
+            )
         setup = make_setup(storage, plan, config, segmenting(make_generator))
         todo = list(earlier)
-        return work(storage, lease, plan, setup, commits, todo, watch, signals, earlier)
+        return work(
+            storage, lease, plan, setup, commits, todo, watch, signals, earlier, complete=complete
+        )
 
 
 def read_config(storage: Storage) -> Config:
@@ -180,11 +210,13 @@ def work(
     watch: OnState,
     signals: "Signals",
     earlier_files: dict[int, str] | None = None,
+    *,
+    complete: CompleteInputs | None = None,
 ) -> RunReport:
     """Do the shards `todo`, and write the report."""
     started = time.monotonic()
     taken_over = sum(commits[s].tally.images - commits[s].tally.failed for s in earlier_files or ())
-    driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files)
+    driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files, complete)
     if todo:
         engine = make_engine(setup, len(todo))
         signals.tell(driver)  # only now: Ray's start takes the signals for itself
@@ -261,5 +293,5 @@ class Signals:
         self._driver.stop(name)
 
 
-class _PlanningStopped(BaseException):  # noqa: N818 - no error
+class _PlanningStopped(BaseException):
     """A signal came. Listing inputs catches any `Exception`, which storages and files may raise."""

@@ -22,7 +22,8 @@ from amg.inputs.files import StorageFile
 from amg.inputs.sources import list_sources
 from amg.runs.planned import PlannedInputs
 from amg.storage.stores import open_storage
-from pipelines.corpus.plan import Job, prepare, survey
+from pipelines.corpus.listing import Job
+from pipelines.corpus.plan import prepare, survey
 from tests.pipelines.helpers import QUICK, make_folder, make_run
 
 
@@ -57,7 +58,7 @@ def test_what_decides_the_rows_changes_the_fingerprint(tmp_path, change):
 
 
 def test_planned_inputs_are_the_sources_that_were_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.corpus.plan._BATCH", 6)  # several row groups
+    monkeypatch.setattr("pipelines.corpus.duplicates.BATCH", 6)  # several row groups
     folder = make_folder(tmp_path / "in", 20)
     plan = _prepare(folder, tmp_path / "out")
     inputs = PlannedInputs(open_storage(tmp_path / "out"))
@@ -125,6 +126,74 @@ def test_a_damaged_plan_is_named(tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(Exception, match=r"plan\.json"):
         _prepare(folder, tmp_path / "out")
+
+
+def _plan_ids(tmp_path, lines, how):
+    """The ids that a list's images are planned with; the list is planned twice."""
+    (tmp_path / "list.txt").write_text("".join(f"{line}\n" for line in lines))
+    out = tmp_path / f"out-{how}"
+    plan = _prepare(tmp_path / "list.txt", out, f"run.on_duplicate={how}")
+    assert _prepare(tmp_path / "list.txt", out, f"run.on_duplicate={how}") == plan
+    inputs = PlannedInputs(open_storage(out))
+    sources = inputs.read(range(plan.n_images))
+    inputs.close()
+    return [(source.image_id, source.path.decode().rpartition("/")[2]) for source in sources]
+
+
+@pytest.fixture(params=[None, 0, 1], ids=["hash", "all alike", "two hashes"])
+def weak_hash(request, monkeypatch):
+    """Hashes as they are, and such that are equal for ids that are not."""
+    if request.param is not None:
+        weak = lambda image_id: sum(image_id.encode()) & request.param  # noqa: E731
+        monkeypatch.setattr("pipelines.corpus.duplicates._hash", weak)
+        monkeypatch.setattr("pipelines.corpus.duplicates._AT_ONCE", 3)  # several passes
+    monkeypatch.setattr("pipelines.corpus.duplicates.BATCH", 2)
+
+
+def _number(ids):
+    """Numbers by the rule, without any hash."""
+    given, seen, last = [], set(), {}
+    for image_id in ids:
+        name = image_id
+        while image_id in seen and (name in ids or name == image_id):
+            last[image_id] = last.get(image_id, 1) + 1
+            name = f"{image_id}#{last[image_id]}"
+        seen.add(image_id)
+        given.append(name)
+    return given
+
+
+LINES = ["a", "b", "b#1", "a", "c#2", "a#2", "c", "a", "b", "c", "a#2", "d"]
+
+
+def test_later_images_of_an_id_are_left_out(tmp_path, weak_hash, caplog):
+    found = _plan_ids(tmp_path, LINES, "skip")
+    assert found == [(name, name) for name in dict.fromkeys(LINES)]
+    assert "5 images have an id that was there before: left out" in caplog.text
+
+
+def test_later_images_of_an_id_are_numbered(tmp_path, weak_hash, caplog):
+    found = _plan_ids(tmp_path, LINES, "number")
+    assert found == list(zip(_number(LINES), LINES, strict=True))
+    assert found[3] == ("a#3", "a")
+    assert len({name for name, _ in found}) == len(LINES)
+    assert "5 images have an id that was there before: numbered" in caplog.text
+
+
+def test_ids_of_equal_hash_are_not_taken_for_one(tmp_path, weak_hash):
+    names = sorted({*LINES})
+    assert _plan_ids(tmp_path, names, "refuse") == [(name, name) for name in names]
+    (tmp_path / "list.txt").write_text("\n".join(LINES))
+    job = _job(tmp_path / "list.txt")
+    for plan_it in (survey, lambda job: prepare(job, open_storage(tmp_path / "new"))):
+        with pytest.raises(ConfigError, match=r"4 image ids .*--on-duplicate skip or number"):
+            plan_it(job)
+
+
+def test_a_survey_counts_duplicates(tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(LINES))
+    listing, _ = survey(_job(tmp_path / "list.txt", "run.on_duplicate=skip"))
+    assert (listing.n_images, listing.n_later) == (7, 5)
 
 
 class _TellsOnEachRequest(http.server.SimpleHTTPRequestHandler):
