@@ -153,6 +153,12 @@ class ModelConfig(_Strict):
 class RunConfig(_Strict):
     """How a corpus is worked through and written."""
 
+    on_duplicate: Literal["refuse", "skip", "number"] = "refuse"
+    """Of images with the same id: refuse the inputs, leave out all but the first, or put #2, #3,
+    ... behind the ids of the others."""
+    allow: Annotated[tuple[str, ...] | None, Field(strict=False)] = None
+    """What paths and URLs in lists and tables have to begin with. None: all that a list names; of
+    a table what is in its folder, or remote."""
     images_per_shard: int = Field(default=256, ge=1)
     """Images in one Parquet file."""
     images_per_batch: int = Field(default=4, ge=1)

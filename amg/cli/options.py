@@ -59,6 +59,21 @@ UriColumnOption = Annotated[str | None, typer.Option(help="Of tables: the column
 ImageColumnOption = Annotated[
     str | None, typer.Option(help="Of tables: the column of image files' bytes.")
 ]
+OnDuplicateOption = Annotated[
+    str | None,
+    typer.Option(help="Images with the same id: refuse, skip later ones, or number them: #2, #3."),
+]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What paths and URLs in lists and tables have to begin with. Repeatable. Default: all "
+        "that a list names; of a table what is in its folder, or remote."
+    ),
+]
+RemapOption = Annotated[
+    list[str] | None,
+    typer.Option(help="OLD=NEW: what was planned below OLD is below NEW now. Repeatable."),
+]
 EngineOption = Annotated[str | None, typer.Option(help="local (processes here) or ray.")]
 AddressOption = Annotated[
     str | None,

@@ -8,6 +8,7 @@ from amg.cli.options import (
     EXIT_INCOMPLETE,
     EXIT_SOME_FAILED,
     AddressOption,
+    AllowOption,
     CheckpointOption,
     ConfigOption,
     CpusOption,
@@ -21,8 +22,10 @@ from amg.cli.options import (
     MaxFailureRateOption,
     MemoryBudgetOption,
     ModelOption,
+    OnDuplicateOption,
     OutOption,
     PrecisionOption,
+    RemapOption,
     RunArgument,
     SetOption,
     UriColumnOption,
@@ -64,6 +67,9 @@ def run(
     id_column: IdColumnOption = None,
     uri_column: UriColumnOption = None,
     image_column: ImageColumnOption = None,
+    on_duplicate: OnDuplicateOption = None,
+    allow: AllowOption = None,
+    remap: RemapOption = None,
     engine: EngineOption = None,
     address: AddressOption = None,
     workers: WorkersOption = None,
@@ -97,7 +103,11 @@ def run(
             "precision": precision,
         },
         generator={"memory_budget": memory_budget, "keep_candidates": keep_candidates or None},
-        run={"max_failure_rate": max_failure_rate},
+        run={
+            "max_failure_rate": max_failure_rate,
+            "on_duplicate": on_duplicate,
+            "allow": allow or None,
+        },
         engine=_engine(engine, address, workers, cpus_per_worker, gpus_per_worker),
     )
     if overwrite and slice_ is not None:
@@ -109,6 +119,7 @@ def run(
         resolved,
         options=options,
         limit=limit,
+        remap=remap or (),
         overwrite=overwrite,
         slice_=parse_slice(slice_),
     )
@@ -119,6 +130,16 @@ def run(
 
 def retry_failed(
     out: RunArgument,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(help="The run's inputs, with signatures that hold now, or moved."),
+    ] = None,
+    limit: LimitOption = None,
+    id_column: IdColumnOption = None,
+    uri_column: UriColumnOption = None,
+    image_column: ImageColumnOption = None,
+    allow: AllowOption = None,
+    remap: RemapOption = None,
     device: DeviceOption = None,
     engine: EngineOption = None,
     address: AddressOption = None,
@@ -130,10 +151,19 @@ def retry_failed(
 
     def change(config: Config) -> Config:
         wanted = _engine(engine, address, workers, None, None)
-        return with_options(config, model={"device": device}, engine=wanted)
+        run = {"allow": allow or None}
+        return with_options(config, model={"device": device}, run=run, engine=wanted)
 
     with RunDisplay(errors, progress) as display:
-        report = retry(out, change=change, watch=display.update)
+        report = retry(
+            out,
+            inputs=inputs,
+            options=SourceOptions(id_column, uri_column, image_column),
+            limit=limit,
+            remap=remap or (),
+            change=change,
+            watch=display.update,
+        )
     conclude(report, out)
 
 
@@ -147,14 +177,22 @@ def plan(
     id_column: IdColumnOption = None,
     uri_column: UriColumnOption = None,
     image_column: ImageColumnOption = None,
+    on_duplicate: OnDuplicateOption = None,
+    allow: AllowOption = None,
     seconds_per_image: Annotated[
         float | None, typer.Option(min=0, help="For the estimate: what a worker needs.")
     ] = None,
 ) -> None:
     """Say what a run would do: images, shards, bytes, time. Nothing is written or segmented."""
-    from pipelines.corpus.plan import Job, survey  # noqa: PLC0415
+    from pipelines.corpus.listing import Job  # noqa: PLC0415
+    from pipelines.corpus.plan import survey  # noqa: PLC0415
 
-    resolved = resolve_config(config, set_, model={"name": model, "checkpoint": checkpoint})
+    resolved = resolve_config(
+        config,
+        set_,
+        model={"name": model, "checkpoint": checkpoint},
+        run={"on_duplicate": on_duplicate, "allow": allow or None},
+    )
     job = Job(inputs, resolved, SourceOptions(id_column, uri_column, image_column), limit)
     listing, resolved = survey(job)
     size = resolved.run.images_per_shard
@@ -162,6 +200,8 @@ def plan(
     unknown = f" ({listing.n_unknown} of unknown size)" if listing.n_unknown else ""
     echo = errors.print
     echo(f"{listing.n_images} images, {listing.n_bytes / 1e6:.1f} MB{unknown}")
+    if listing.n_later:
+        echo(f"{listing.n_later} ids were there before: {resolved.run.on_duplicate}")
     echo(f"{n_shards} shards of {size} images (run.images_per_shard)")
     points = resolved.generator.points_per_side
     grid = f"{points} x {points} points" if points else "explicit points"

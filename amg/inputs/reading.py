@@ -1,9 +1,11 @@
 """The bytes of one planned image, wherever they are."""
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from amg.errors import ImageError, StorageError
+from amg.inputs.allowed import refusal
 from amg.inputs.cells import read_cell
 from amg.inputs.faults import local_fault
 from amg.inputs.files import read_range
@@ -14,8 +16,12 @@ MAX_BYTES = 2**32
 """Of a file: twice what `images.MAX_PIXELS` need as uncompressed 16-bit RGBA."""
 
 
-def read_source(source: ImageSource, max_bytes: int = MAX_BYTES) -> bytes:
+def read_source(
+    source: ImageSource, max_bytes: int = MAX_BYTES, *, allow: Sequence[str] | None = None
+) -> bytes:
     """Read a file, a tar's member or a table's cell. Safe in threads.
+
+    allow: which files a cell may name, see `amg.inputs.allowed.refusal`.
 
     Raises ImageError for what is the image's own fault: "missing", "too_large" above `max_bytes`,
     or "decode_error" for what is no regular file or is damaged. Raises StorageError for what may
@@ -24,7 +30,7 @@ def read_source(source: ImageSource, max_bytes: int = MAX_BYTES) -> bytes:
     location = from_bytes(source.path)
     if source.column is not None:
         assert source.row is not None, "a table's cell has a column and a row"
-        return _read_cell(location, source.column, source.row, max_bytes)
+        return _read_cell(location, source.column, source.row, max_bytes, allow)
     if source.offset is not None:
         assert source.size is not None, "a tar's member has an offset and a size"
         return _read_member(location, source.offset, source.size, max_bytes)
@@ -89,12 +95,18 @@ def _read_local_range(path: str, offset: int, size: int) -> bytes:
         raise local_fault(error, path) from error
 
 
-def _read_cell(location: str, column: str, row: int, max_bytes: int) -> bytes:
+def _read_cell(
+    location: str, column: str, row: int, max_bytes: int, allow: Sequence[str] | None
+) -> bytes:
     """A cell's bytes, or those of the file it names, relative to the table's folder."""
     cell = read_cell(location, column, row, max_bytes)
     if cell.data is not None:
         return cell.data
-    return _read_file(join(folder_of(location), str(cell.path)), max_bytes)
+    root = folder_of(location)
+    place = join(root, str(cell.path))
+    if problem := refusal(place, allow, root):
+        raise ImageError("missing", f"the table names a file that it may not: {problem}")
+    return _read_file(place, max_bytes)
 
 
 def _check_size(size: int | None, max_bytes: int, more: str = "") -> None:

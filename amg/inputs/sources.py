@@ -11,6 +11,7 @@ from pathlib import Path
 from stat import S_ISDIR
 
 from amg.errors import AmgError, ConfigError, ImageError, StorageError
+from amg.inputs.allowed import refusal
 from amg.inputs.faults import remote_fault
 from amg.inputs.files import buffered, open_file
 from amg.inputs.folders import (
@@ -62,7 +63,8 @@ class ImageSource:
     `image_id` and `uri` are text that any reader can decode, without user, password or query;
     `path` is a local path, absolute, or a complete URL in UTF-8. A member of a tar has `offset`
     and `size` in bytes; a cell of a table has `column` and `row`. `size` of a whole file is set
-    where it is known without asking for it.
+    where it is known without asking for it. `withheld`: `path` has lost its user, password or
+    query, and may not be readable without.
     """
 
     image_id: str
@@ -72,6 +74,7 @@ class ImageSource:
     size: int | None = None
     column: str | None = None
     row: int | None = None
+    withheld: bool = False
 
 
 @dataclass
@@ -103,6 +106,7 @@ def list_sources(
     inputs: Sequence[str | os.PathLike[str]],
     options: SourceOptions = _BY_NAME,
     passed_over: PassedOver | None = None,
+    allow: Sequence[str] | None = None,
 ) -> Iterator[ImageSource]:
     """List the images behind all inputs, lazily and in a stable order.
 
@@ -121,10 +125,12 @@ def list_sources(
 
     All inputs are looked at before the first is listed. Ids may occur twice: the plan checks.
 
+    allow: prefixes, from `settle`, of what lists and tables may name (see `refusal`).
+
     Raises ConfigError naming the input that is not there, cannot be listed, is damaged, or has no
-    image; StorageError if a storage fails.
+    image, and the row or line that names what it may not; StorageError if a storage fails.
     """
-    expanders = [_Input(os.fspath(item), options, passed_over) for item in inputs]
+    expanders = [_Input(os.fspath(item), options, passed_over, allow) for item in inputs]
     if not expanders:
         raise ConfigError("inputs: none given")
     skipped = Counter[str]()
@@ -138,9 +144,16 @@ def list_sources(
 class _Input:
     """One input, found to be there."""
 
-    def __init__(self, item: str, options: SourceOptions, passed_over: PassedOver | None) -> None:
+    def __init__(
+        self,
+        item: str,
+        options: SourceOptions,
+        passed_over: PassedOver | None,
+        allow: Sequence[str] | None,
+    ) -> None:
         self._shown = shown(item)
         self._options = options
+        self._allow = allow
         self._passed_over = passed_over
         self.skipped = _Skipped()
         try:
@@ -191,9 +204,9 @@ class _Input:
             message = "packed: members cannot be read one by one; unpack it, or write a .tar"
             raise ConfigError(f"{found.uri!r}: {message}")
         if suffix in LIST_SUFFIXES:
-            sources = _from_list(found)
+            sources = _from_list(found, self._allow)
         elif suffix in TABLE_SUFFIXES:
-            sources = _from_table(found, self._options)
+            sources = _from_table(found, self._options, self._allow)
         elif suffix == TAR_SUFFIX:
             sources = _from_tar(found, self.skipped)
         else:
@@ -277,8 +290,8 @@ def _whole(found: Found) -> ImageSource:
     return ImageSource(found.name, found.uri, to_bytes(found.location), None, found.size)
 
 
-def _from_list(found: Found) -> Iterator[ImageSource]:
-    """Raises ConfigError for a file that is no list of lines, or needs a package not installed."""
+def _from_list(found: Found, allow: Sequence[str] | None) -> Iterator[ImageSource]:
+    """Raises ConfigError for a file that is no list of lines, or names what it cannot."""
     folder = folder_of(found.location)
     with closing(open_file(found.location)) as raw:
         for number, line in enumerate(buffered(raw), start=1):
@@ -289,26 +302,33 @@ def _from_list(found: Found) -> Iterator[ImageSource]:
             if b"\0" in entry or len(entry) > _MAX_LINE_BYTES:
                 raise ConfigError(f"line {number} is no path: a list is text in UTF-8")
             text = entry.decode("utf-8", "surrogateescape")
-            yield _entry(text, shown(text), folder)
+            location = join(folder, text)
+            if problem := refusal(location, allow, None):
+                raise ConfigError(f"line {number}: {problem}")
+            yield _entry(location, shown(text))
 
 
-def _entry(entry: str, image_id: str, folder: str) -> ImageSource:
+def _entry(location: str, image_id: str) -> ImageSource:
     """What a list or table names; raises ConfigError if a package for its URL is missing."""
-    location = join(folder, entry)
     scheme = scheme_of(location)
     if scheme and (problem := missing_package(scheme)):
         raise ConfigError(problem)
     return ImageSource(image_id, shown(location), to_bytes(location))
 
 
-def _from_table(found: Found, options: SourceOptions) -> Iterator[ImageSource]:
+def _from_table(
+    found: Found, options: SourceOptions, allow: Sequence[str] | None
+) -> Iterator[ImageSource]:
     folder, path = folder_of(found.location), to_bytes(found.location)
     with closing(open_file(found.location)) as file:
         columns, rows = list_rows(file, options)
         _log.info("%s: reads %s", found.uri, columns)
         for row in rows:
             if row.uri is not None:
-                yield _entry(row.uri, row.image_id or shown(row.uri), folder)
+                location = join(folder, row.uri)
+                if problem := refusal(location, allow, folder):
+                    raise ConfigError(f"row {row.number}: {problem}")
+                yield _entry(location, row.image_id or shown(row.uri))
             else:
                 image_id = row.image_id or f"{found.name}::{row.number}"
                 uri = f"{found.uri}::{row.number}"

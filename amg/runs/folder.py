@@ -58,7 +58,8 @@ class Plan:
     """What a run is to do. `identity` is all that decides its rows, `fingerprint` its sha256.
 
     A shard's rows depend on nothing else: a folder takes no work of another fingerprint.
-    `n_bytes` are those of the images whose size was known without a request.
+    `n_bytes` are those of the images whose size was known without a request. `has_secrets`: URLs
+    of images have a user, password or query, which the folder does not hold.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class Plan:
     n_images: int
     n_bytes: int
     images_per_shard: int
+    has_secrets: bool = False
 
     @property
     def n_shards(self) -> int:
@@ -177,7 +179,7 @@ def _from_json(data: bytes, kind: type[Record], where: str) -> Record:
         names = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
         if "tally" in values:
             values["tally"] = Tally(**values["tally"])
-        return kind(**{name: values[name] for name in names})
+        return kind(**{name: values[name] for name in names if name in values})
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{where}: no valid {kind.__name__.lower()}: {error!r}") from error
 

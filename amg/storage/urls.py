@@ -83,9 +83,31 @@ def without_secrets(url: str) -> str:
     return start + slashes + host + slash + path
 
 
+def has_secrets(location: str) -> bool:
+    """Whether this is a URL with user, password or query: without them it may not be readable."""
+    if not scheme_of(location):
+        return False
+    sent = location.partition("#")[0] if is_web(location) else location
+    return without_secrets(location) != sent
+
+
+def bare(location: str) -> str:
+    """A path as it is, a URL without user, password and query."""
+    return without_secrets(location) if scheme_of(location) else location
+
+
+def part_below(location: str, prefix: str) -> str | None:
+    """What follows the prefix, "" or from a "/" on; None where the location is not below it."""
+    prefix = prefix.rstrip("/")
+    if not location.startswith(prefix):
+        return None
+    rest = location[len(prefix) :]
+    return rest if rest[:1] in ("", "/") else None
+
+
 def shown(location: str) -> str:
     """A location as text that may be stored and logged: valid UTF-8 without secrets."""
-    return as_text(without_secrets(location) if scheme_of(location) else location)
+    return as_text(bare(location))
 
 
 def as_text(path: str) -> str:

@@ -12,6 +12,7 @@ from amg.inputs.sources import ImageSource
 from amg.runs.events import EventLog
 from amg.runs.folder import Commit, Plan, Tally, attempt_file
 from amg.runs.planned import PlannedInputs
+from amg.runs.spool import CompleteInputs
 from amg.storage.stores import Storage
 from pipelines.corpus.commit import (
     forget_attempts,
@@ -67,7 +68,10 @@ class _Worker:
 
 
 class Driver:
-    """Works off the shards `todo` of a plan; `commits` are those that are done already."""
+    """Works off the shards `todo` of a plan; `commits` are those that are done already.
+
+    `complete` has what workers need of the inputs and the folder does not hold.
+    """
 
     def __init__(
         self,
@@ -78,7 +82,9 @@ class Driver:
         commits: Mapping[int, Commit],
         todo: list[int],
         earlier_files: Mapping[int, str] | None = None,
+        complete: CompleteInputs | None = None,
     ) -> None:
+        self._complete = complete or CompleteInputs()
         self._storage, self._lease, self._plan = storage, lease, plan
         self._run = setup.config.run
         self._staffing = Staffing(setup.config.engine)
@@ -211,7 +217,7 @@ class Driver:
             return
         sources: list[ImageSource] = []
         rows = self._plan.shard_rows(shard)
-        if not self._outbox.try_reading(lambda: sources.extend(inputs.read(rows))):
+        if not self._outbox.try_reading(lambda: sources.extend(self._complete.read(inputs, rows))):
             self.schedule.return_shard(shard)
             return
         task = self.schedule.begin(shard, sources)
@@ -323,7 +329,7 @@ class Driver:
     def _is_everybodys(self, error: Exception) -> bool:
         """Whether we meet the same failure here, which is waited out. Raises if it lasts."""
         if isinstance(error, InputsGoneError):
-            if self._witness is not None and can_be_read(self._witness):
+            if self._witness is not None and can_be_read(self._witness, self._run.allow):
                 self._inputs.worked()
                 return False
             self._inputs.failed(error)

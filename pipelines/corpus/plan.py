@@ -6,25 +6,18 @@ takes no work of another fingerprint.
 
 import hashlib
 import json
-import logging
-import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from itertools import chain
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
 from amg.config import Config, GeneratorConfig
-from amg.errors import ConfigError, RunError, StorageError
-from amg.inputs.sources import ImageSource, SourceOptions, list_sources
+from amg.errors import RunError, StorageError
+from amg.inputs.allowed import settle
 from amg.models.zoo.registry import locate_weights
 from amg.runs.folder import (
     COMMITS,
@@ -34,39 +27,22 @@ from amg.runs.folder import (
     PLAN,
     REFILTERED,
     REPORT,
-    REPORT_PAGES,
     SUCCESS,
     Plan,
     list_run_files,
     read_plan,
     to_json,
 )
-from amg.runs.planned import INPUTS_SCHEMA
+from amg.runs.planned import INPUTS_SCHEMA, PlannedInputs, SourceTable, to_table
 from amg.runs.schema import SCHEMA_VERSION
+from amg.runs.spool import CompleteInputs
 from amg.storage.access import is_passing
 from amg.storage.stores import Storage
+from pipelines.corpus.duplicates import refuse_duplicates
+from pipelines.corpus.listing import Job, Listing, hash_planned, list_inputs, measure
 
-logger = logging.getLogger(__name__)
-_BATCH = 32_768
 _SHOWN = 5
 _NOT_DECISIVE = {"memory_budget", "points_per_batch", "encoder_batch_size"}  # speed and memory only
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a user asks for: which images, and what to do with them."""
-
-    inputs: Sequence[str]
-    config: Config
-    options: SourceOptions = SourceOptions()
-    limit: int | None = None
-
-    def sources(self) -> Iterator[ImageSource]:
-        """The images, in order."""
-        for n, source in enumerate(list_sources(self.inputs, self.options, REPORT_PAGES)):
-            if n == self.limit:
-                return
-            yield source
 
 
 def resolve(config: Config) -> tuple[Config, str]:
@@ -76,7 +52,13 @@ def resolve(config: Config) -> tuple[Config, str]:
     """
     spec, weights = locate_weights(config.model.name, config.model.checkpoint)
     generator = config.generator.for_model(spec.generator_defaults)
-    return config.model_copy(update={"generator": generator}), weights.sha256
+    return settle_paths(config).model_copy(update={"generator": generator}), weights.sha256
+
+
+def settle_paths(config: Config) -> Config:
+    """The configuration as it holds in any working folder."""
+    run = config.run.model_copy(update={"allow": settle(config.run.allow)})
+    return config.model_copy(update={"run": run})
 
 
 def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[str, Any]:
@@ -108,19 +90,12 @@ def fingerprint(identity_: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity_, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(slots=True)
-class Listing:
-    """What streaming over the inputs adds up to; `n_unknown` images are of unknown size."""
-
-    n_images: int = 0
-    n_bytes: int = 0
-    n_unknown: int = 0
-    sha256: str = ""
-    has_duplicates: bool = False
-
-
-def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
+def prepare(
+    job: Job, storage: Storage, complete: CompleteInputs | None = None
+) -> tuple[Plan, Config]:
     """The plan of a folder, made now or found there and equal to what the job asks for.
+
+    complete: takes what workers need of the inputs and the folder must not hold.
 
     Raises ConfigError for inputs, model or duplicate ids, RunError for a folder with another run,
     naming what differs.
@@ -128,16 +103,14 @@ def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
     config, weights_sha256 = resolve(job.config)
     found = read_plan(storage)
     if found is not None:
-        listing = Listing()
-        for _ in _listed(job.sources(), listing):
-            pass
+        listing = _list_again(job, complete)
         _compare(found, identity(config, weights_sha256, listing.sha256), listing, job, storage)
         if storage.size(CONFIG) is None:  # the planner was killed in between
             storage.write(CONFIG, as_yaml(config))
         return found, config
     if storage.size(CONFIG) is not None:
         raise RunError(f"{storage.url(CONFIG)} is there, and no run wrote it: take another folder")
-    listing = _write_inputs(job.sources(), storage)
+    listing = _write_inputs(job, storage, complete)
     what = identity(config, weights_sha256, listing.sha256)
     plan = Plan(
         run_id=uuid.uuid4().hex[:12],
@@ -146,10 +119,28 @@ def prepare(job: Job, storage: Storage) -> tuple[Plan, Config]:
         n_images=listing.n_images,
         n_bytes=listing.n_bytes,
         images_per_shard=config.run.images_per_shard,
+        has_secrets=listing.has_secrets,
     )
     storage.write(PLAN, to_json(plan))
     storage.write(CONFIG, as_yaml(config))
     return plan, config
+
+
+def take_inputs(job: Job, plan: Plan, storage: Storage, complete: CompleteInputs) -> None:
+    """List the inputs of a plan anew, for what its folder does not hold of them.
+
+    Raises RunError if they are not those of the plan, else as `list_sources`.
+    """
+    listing = _list_again(job, complete)
+    now = {**plan.identity, "inputs_sha256": listing.sha256}
+    _compare(plan, now, listing, job, storage)
+
+
+def _list_again(job: Job, complete: CompleteInputs | None) -> Listing:
+    listing = Listing()
+    for _ in list_inputs(job, listing, complete):
+        pass
+    return listing
 
 
 def as_yaml(config: Config) -> bytes:
@@ -160,74 +151,35 @@ def as_yaml(config: Config) -> bytes:
 def survey(job: Job) -> tuple[Listing, Config]:
     """List the inputs and check what a run would need, writing nothing. Raises as `prepare`."""
     config, _ = resolve(job.config)
-    listing, ids = Listing(), []
-    for table in _listed(map(_with_size, job.sources()), listing):
-        ids.append(table.column("image_id").combine_chunks())
-    if listing.has_duplicates:
-        raise _duplicates(pa.chunked_array(ids))
+    listing, n_bytes, n_unknown = Listing(), 0, 0
+    for batch in list_inputs(job, listing):
+        sizes = [measure(source).size for source in batch]
+        n_bytes += sum(size or 0 for size in sizes)
+        n_unknown += sizes.count(None)
+    listing.n_bytes, listing.n_unknown = n_bytes, n_unknown
+    refuse_duplicates(listing.id_hashes, lambda: _list_ids(job))
     return listing, config
 
 
-def _with_size(source: ImageSource) -> ImageSource:
-    """Ask this machine for a size that the listing left out."""
-    if source.size is not None or not source.path.startswith(b"/") or source.row is not None:
-        return source
-    with suppress(OSError):
-        return replace(source, size=Path(os.fsdecode(source.path)).stat().st_size)
-    return source
-
-
-def _listed(sources: Iterable[ImageSource], listing: Listing) -> Iterator[pa.Table]:
-    """The sources as tables of INPUTS_SCHEMA; `listing` is complete at the end."""
-    digest = hashlib.sha256()
-    hashes: list[np.ndarray] = []
-    iterator = iter(sources)
-    while batch := list(islice(iterator, _BATCH)):
-        for source in batch:
-            member = source.size if source.offset is not None else None
-            where = (source.offset, member, source.column, source.row)
-            for part in (source.image_id.encode(), source.path, repr(where).encode()):
-                digest.update(b"%d " % len(part) + part)
-        hashes.append(np.fromiter((hash(s.image_id) for s in batch), np.int64, len(batch)))
-        listing.n_images += len(batch)
-        listing.n_bytes += sum(source.size or 0 for source in batch)
-        listing.n_unknown += sum(source.size is None for source in batch)
-        arrays = [
-            pa.array([getattr(source, field.name) for source in batch], type=field.type)
-            for field in INPUTS_SCHEMA
-        ]
-        yield pa.Table.from_arrays(arrays, schema=INPUTS_SCHEMA)
-    listing.sha256 = digest.hexdigest()
-    if hashes:
-        every = np.sort(np.concatenate(hashes))
-        listing.has_duplicates = bool((every[1:] == every[:-1]).any())
-
-
-def _write_inputs(sources: Iterable[ImageSource], storage: Storage) -> Listing:
+def _write_inputs(job: Job, storage: Storage, complete: CompleteInputs | None) -> Listing:
     listing = Listing()
     with storage.staged(INPUTS) as staged:
         try:
             with pq.ParquetWriter(staged, INPUTS_SCHEMA, compression="zstd") as writer:
-                for table in _listed(sources, listing):
-                    writer.write_table(table)
+                for batch in list_inputs(job, listing, complete):
+                    writer.write_table(to_table(batch))
         except OSError as error:
             text = f"cannot write {storage.url(INPUTS)}: {error.strerror or error}"
             raise StorageError(text, passing=is_passing(error)) from error
-        if listing.has_duplicates:
-            raise _duplicates(pq.read_table(staged, columns=["image_id"]).column("image_id"))
+        with staged.open("rb") as file:
+            written = SourceTable(file, storage.url(INPUTS))
+            refuse_duplicates(listing.id_hashes, written.ids)
         storage.publish(staged, INPUTS)
     return listing
 
 
-def _duplicates(ids: pa.ChunkedArray) -> Exception:
-    """The error that names the ids that occur more than once."""
-    counted = pa.table({"id": ids}).group_by("id").aggregate([("id", "count")])
-    twice = counted.filter(pc.field("id_count") > 1).column("id").to_pylist()
-    shown = ", ".join(repr(image_id) for image_id in sorted(twice)[:_SHOWN])
-    return ConfigError(
-        f"inputs: {len(twice)} image ids occur more than once: {shown}; give the folder above, "
-        "or a column of unique ids"
-    )
+def _list_ids(job: Job) -> Iterator[list[str]]:
+    return ([source.image_id for source in batch] for batch in list_inputs(job, Listing()))
 
 
 def check_config(plan: Plan, config: Config) -> None:
@@ -256,8 +208,11 @@ def _compare(
     if fingerprint(now) == plan.fingerprint:
         return
     said = differences(plan.identity, now)
-    if now["inputs_sha256"] != plan.identity.get("inputs_sha256"):
+    planned_sha256 = plan.identity.get("inputs_sha256"), _hash_of_today(plan, listing, storage)
+    if now["inputs_sha256"] not in planned_sha256:
         said.append(_changed_inputs(plan, listing, job, storage))
+    if not said:
+        return
     raise RunError(
         f"{storage.url()} holds another run ({'; '.join(said)}). "
         "Take another folder, or --overwrite to begin anew"
@@ -275,17 +230,37 @@ def _differences(
             yield f"{prefix}{key}", before, after
 
 
+def _hash_of_today(plan: Plan, listing: Listing, storage: Storage) -> str | None:
+    """What the inputs of a plan hash to by today's rule: older plans hashed complete URLs."""
+    if plan.n_images != listing.n_images:
+        return None
+    with closing(PlannedInputs(storage)) as inputs:
+        return hash_planned(inputs.batches())
+
+
 def _changed_inputs(plan: Plan, listing: Listing, job: Job, storage: Storage) -> str:
-    with storage.open(INPUTS) as file:
-        table = pq.ParquetFile(file).read(["image_id"], use_threads=False)
-    planned = set(table.column(0).to_pylist())
-    now = {source.image_id for source in job.sources()}
-    new, gone = sorted(now - planned), sorted(planned - now)
-    counts = f"inputs: {plan.n_images} images planned, {listing.n_images} now"
-    for what, ids in (("new", new), ("gone", gone)):
-        if ids:
-            counts += f", {len(ids)} {what} ({', '.join(map(repr, ids[:_SHOWN]))})"
-    return counts
+    with closing(PlannedInputs(storage)) as inputs:
+        planned = set(inputs.ids())
+        now = {source.image_id for source in job.sources()}
+        new, gone = sorted(now - planned), sorted(planned - now)
+        counts = f"inputs: {plan.n_images} images planned, {listing.n_images} now"
+        for what, ids in (("new", new), ("gone", gone)):
+            if ids:
+                counts += f", {len(ids)} {what} ({', '.join(map(repr, ids[:_SHOWN]))})"
+        return counts if new or gone else counts + _first_change(inputs, job)
+
+
+def _first_change(inputs: PlannedInputs, job: Job) -> str:
+    """The first place where the same ids are not in the same places."""
+    planned = chain.from_iterable(inputs.batches())
+    now = chain.from_iterable(list_inputs(job, Listing()))
+    for was, is_ in zip(planned, now, strict=False):
+        if (was.image_id, was.uri) != (is_.image_id, is_.uri):
+            return (
+                f", in another order or other places: first {was.image_id!r} at {was.uri!r} "
+                f"planned, {is_.image_id!r} at {is_.uri!r} now (--remap OLD=NEW if they moved)"
+            )
+    return ", in other places of the same files"
 
 
 def _short(value: object) -> str:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from amg.config import Config, read_yaml
 from amg.errors import ConfigError, InterruptedRunError, RunError
+from amg.inputs.moved import parse_moves
 from amg.inputs.sources import ImageSource, SourceOptions
 from amg.runs.folder import (
     CONFIG,
@@ -25,14 +27,16 @@ from amg.runs.folder import (
     require_plan,
 )
 from amg.runs.planned import PlannedInputs
+from amg.runs.spool import CompleteInputs
 from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, open_storage
 from pipelines.corpus.commit import finish
 from pipelines.corpus.driver import Driver
 from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
+from pipelines.corpus.listing import Job
 from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
-from pipelines.corpus.plan import Job, check_config, clear, prepare
+from pipelines.corpus.plan import check_config, clear, prepare, settle_paths, take_inputs
 from pipelines.corpus.state import OnState
 from pipelines.corpus.witness import find_witness, spread
 from pipelines.corpus.worker import make_generator, segmenting
@@ -72,8 +76,10 @@ class Run:
     """One run over `inputs` into the folder `out`, both local or on an object store.
 
     `slice_` (index, count) takes only every count-th shard, so that several drivers can share a
-    run without talking to each other. `make_generator` replaces the model: it gives a
-    `pipelines.corpus.messages.Segmenter`, and must be importable by name where the workers live.
+    run without talking to each other. `remap` (OLD=NEW, paths or URLs) says that what was planned
+    below OLD is below NEW now: it is read there, and is the same. `make_generator` replaces the
+    model: it gives a `pipelines.corpus.messages.Segmenter`, and must be importable by name where
+    the workers live.
     """
 
     def __init__(
@@ -84,11 +90,13 @@ class Run:
         *,
         options: SourceOptions = SourceOptions(),
         limit: int | None = None,
+        remap: Sequence[str] = (),
         overwrite: bool = False,
         slice_: tuple[int, int] = (0, 1),
         make_generator: MakeGenerator = make_generator,
     ) -> None:
-        self.job = Job([os.fspath(i) for i in inputs], config or Config(), options, limit)
+        names, moves = [os.fspath(i) for i in inputs], parse_moves(remap)
+        self.job = Job(names, config or Config(), options, limit, moves)
         self.storage = open_storage(out)
         if overwrite and slice_ != (0, 1):
             raise ConfigError("--overwrite would delete what other slices do: begin without slices")
@@ -106,40 +114,63 @@ class Run:
         few workers can be had, BlockedRunError where none can be started, StorageError for one
         that keeps failing.
         """
-        with Signals() as signals, hold_lease(self.storage, self._slice) as lease:
+        with (
+            Signals() as signals,
+            hold_lease(self.storage, self._slice) as lease,
+            CompleteInputs() as complete,
+        ):
             with hold_planning_lease(self.storage):
                 if self._overwrite:
                     clear(self.storage)
-                plan, config = prepare(self.job, self.storage)
+                plan, config = prepare(self.job, self.storage, complete)
             commits = read_commits(self.storage, plan)
             index, count = self._slice
             todo = [s for s in range(index, plan.n_shards, count) if s not in commits]
             setup = make_setup(self.storage, plan, config, self._make_worker)
-            return work(self.storage, lease, plan, setup, commits, todo, watch, signals)
+            return work(
+                self.storage, lease, plan, setup, commits, todo, watch, signals, complete=complete
+            )
 
 
 def retry_failed(
     out: str | os.PathLike[str],
     *,
+    inputs: Sequence[str | os.PathLike[str]] | None = None,
+    options: SourceOptions = SourceOptions(),
+    limit: int | None = None,
+    remap: Sequence[str] = (),
     change: Callable[[Config], Config] = lambda config: config,
     make_generator: MakeGenerator = make_generator,
     watch: OnState = lambda _: None,
 ) -> RunReport:
     """Do the failed rows of a run's committed shards again; good rows are taken over unchanged.
 
-    change: may turn to another engine or device; what decides the rows must stay. Each shard with
-    failed rows gets a new file and a new commit; `gc` deletes the old file. Raises as `execute`.
+    inputs: those of the run, with its `options` and `limit`, signed anew, say, or moved (`remap`,
+    see `Run`); a run whose images' addresses had secrets needs them. change: may turn to another
+    engine or device; what decides the rows must stay. Each shard with failed rows gets a new file
+    and a new commit; `gc` deletes the old file. Raises as `execute`.
     """
     storage = open_storage(out)
     plan = require_plan(storage)
-    with Signals() as signals, hold_lease(storage) as lease:
-        config = change(read_config(storage))
+    with Signals() as signals, hold_lease(storage) as lease, CompleteInputs() as complete:
+        config = settle_paths(change(read_config(storage)))
         check_config(plan, config)
         commits = read_commits(storage, plan)
         earlier = {s: c.file for s, c in commits.items() if c.tally.failed}
+        if inputs is not None:
+            names = [os.fspath(i) for i in inputs]
+            job = Job(names, config, options, limit, parse_moves(remap))
+            take_inputs(job, plan, storage, complete)
+        elif plan.has_secrets and earlier:
+            raise RunError(
+                f"{storage.url()}: addresses of its images had a user, password or query, such as "
+                "a signature, which a run does not keep: give its inputs again, after the run"
+            )
         setup = make_setup(storage, plan, config, segmenting(make_generator))
         todo = list(earlier)
-        return work(storage, lease, plan, setup, commits, todo, watch, signals, earlier)
+        return work(
+            storage, lease, plan, setup, commits, todo, watch, signals, earlier, complete=complete
+        )
 
 
 def read_config(storage: Storage) -> Config:
@@ -184,13 +215,16 @@ def work(
     watch: OnState,
     signals: "Signals",
     earlier_files: dict[int, str] | None = None,
+    *,
+    complete: CompleteInputs | None = None,
 ) -> RunReport:
     """Do the shards `todo`, and write the report."""
     started = time.monotonic()
     taken_over = sum(commits[s].tally.images - commits[s].tally.failed for s in earlier_files or ())
     if todo:
-        setup = replace(setup, witness=look_for_witness(storage, plan))
-    driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files)
+        allow = setup.config.run.allow
+        setup = replace(setup, witness=look_for_witness(storage, plan, complete, allow))
+    driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files, complete)
     if todo:
         engine = make_engine(setup, len(todo))
         signals.tell(driver)  # only now: Ray's start takes the signals for itself
@@ -207,14 +241,15 @@ def work(
     return report
 
 
-def look_for_witness(storage: Storage, plan: Plan) -> ImageSource | None:
+def look_for_witness(
+    storage: Storage, plan: Plan, complete: CompleteInputs | None, allow: Sequence[str] | None
+) -> ImageSource | None:
     """A planned image that can be read here and now; None if a look at some of them finds none."""
-    inputs = PlannedInputs(storage)
-    try:
+    complete = complete or CompleteInputs()
+    with closing(PlannedInputs(storage)) as inputs:
         rows = spread(plan.n_images)
-        return find_witness([s for row in rows for s in inputs.read(range(row, row + 1))])
-    finally:
-        inputs.close()
+        sources = [s for row in rows for s in complete.read(inputs, range(row, row + 1))]
+    return find_witness(sources, allow)
 
 
 def summarize(out: str | os.PathLike[str]) -> RunReport:
@@ -237,12 +272,14 @@ def summarize(out: str | os.PathLike[str]) -> RunReport:
 class Signals:
     """SIGINT and SIGTERM end a run in order, where Python lets us listen to them.
 
-    While it is planned they raise InterruptedRunError; a driver that was told of is asked to stop.
+    While it is planned they end it with InterruptedRunError; a driver that was told of is asked to
+    stop.
     """
 
     def __init__(self) -> None:
         self._driver: Driver | None = None
         self._before: dict[int, Any] = {}
+        self._came: str | None = None
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
@@ -250,14 +287,18 @@ class Signals:
             self._listen()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is not None and issubclass(kind, _PlanningStopped):
+            raise InterruptedRunError(f"{self._came} while the run was planned") from None
 
     def tell(self, driver: Driver) -> None:
-        """From now on signals are this driver's."""
+        """From now on signals are this driver's, and so is one that nobody has heeded."""
         self._driver = driver
         self._listen()
+        if self._came is not None:  # what it raised was lost, in a destructor say
+            driver.stop(self._came)
 
     def _listen(self) -> None:
         for number in self._before:
@@ -266,5 +307,10 @@ class Signals:
     def _stop(self, number: int, _: object) -> None:
         name = signal.Signals(number).name
         if self._driver is None:
-            raise InterruptedRunError(f"{name} while the run was planned")
+            self._came = name
+            raise _PlanningStopped
         self._driver.stop(name)
+
+
+class _PlanningStopped(BaseException):
+    """A signal came. Listing inputs catches any `Exception`, which storages and files may raise."""

@@ -35,11 +35,13 @@ _PLACES_KEPT = 1024
 Value = TypeVar("Value")
 
 
-def find_witness(sources: Sequence[ImageSource]) -> ImageSource | None:
+def find_witness(
+    sources: Sequence[ImageSource], allow: Sequence[str] | None = None
+) -> ImageSource | None:
     """One of some images that can be read and decoded here and now; None if none can, in time."""
     pool = ThreadPoolExecutor(_PROBES, "witness")
     try:
-        futures = {pool.submit(can_be_read, source): source for source in sources}
+        futures = {pool.submit(can_be_read, source, allow): source for source in sources}
         for future in as_completed(futures, timeout=_PROBING_S):
             if future.result():
                 return futures[future]
@@ -55,10 +57,10 @@ def spread(n_images: int) -> Iterable[int]:
     return sorted({i * n_images // _PROBES for i in range(_PROBES)})
 
 
-def can_be_read(source: ImageSource) -> bool:
+def can_be_read(source: ImageSource, allow: Sequence[str] | None = None) -> bool:
     """Whether an image can be read and decoded, asked once."""
     try:
-        decode_image(read_source(source))
+        decode_image(read_source(source, allow=allow))
     except AmgError as error:
         logger.info("%s: %s", source.image_id, error)
         return False
@@ -68,10 +70,11 @@ def can_be_read(source: ImageSource) -> bool:
 class InputReader:
     """Reads a worker's images, patiently, and tells an image's own fault from everybody's.
 
-    Safe in threads. witness: an image that the driver could read.
+    Safe in threads. witness: an image that the driver could read. allow: see `read_source`.
     """
 
-    def __init__(self, witness: ImageSource | None) -> None:
+    def __init__(self, witness: ImageSource | None, allow: Sequence[str] | None = None) -> None:
+        self._allow = allow
         self._lock = threading.Lock()
         self._given: OrderedDict[str, _Given] = OrderedDict()
         """Of each place the last image that it gave; the place that gave one last is last."""
@@ -106,7 +109,9 @@ class InputReader:
         with self._lock:
             given = next(reversed(self._given.values()), None)
         witnesses = {self._first_witness, given and given.source} - {None}
-        return any(can_be_read(witness) for witness in witnesses if witness is not None)
+        return any(
+            can_be_read(witness, self._allow) for witness in witnesses if witness is not None
+        )
 
     def _try(self, source: ImageSource, place: str) -> bytes:
         with self._lock:
@@ -116,8 +121,11 @@ class InputReader:
             where = place or "this machine"
             raise StorageError(f"{where} has not given {n} images in a row: not asked again yet")
         if n >= _IMPATIENT_AFTER:
-            return read_source(source)
-        return read_with_backoff(lambda: read_source(source))
+            return self._ask(source)
+        return read_with_backoff(lambda: self._ask(source))
+
+    def _ask(self, source: ImageSource) -> bytes:
+        return read_source(source, allow=self._allow)
 
     def _can_read_others(self, source: ImageSource, place: str) -> bool:
         """Whether others can be read now: of an object store or this machine, others of the same.
@@ -132,7 +140,7 @@ class InputReader:
         if time.monotonic() - given.at < _FRESH_S:
             return True
         try:
-            with_backoff(lambda: read_source(given.source), INPUT_WAITS_S[:1])
+            with_backoff(lambda: self._ask(given.source), INPUT_WAITS_S[:1])
         except AmgError as error:
             logger.warning("nor can %s be read: %s", given.source.image_id, error)
             return False

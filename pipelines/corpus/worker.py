@@ -85,7 +85,7 @@ class Worker:
         self._report = report
         self._progress = Progress(attempt="")
         self._reported_at = self._busy_at = 0.0
-        self._inputs = InputReader(setup.witness)
+        self._inputs = InputReader(setup.witness, setup.config.run.allow)
         self._unread_in_a_row = 0
         _check_place(setup, self._storage)
         self._generator = make_generator(setup.config, self._beat)
@@ -332,7 +332,7 @@ def _check_place(setup: WorkerSetup, storage: Storage) -> None:
     if witness is None:
         return
     try:
-        read_with_backoff(lambda: read_source(witness))
+        read_with_backoff(lambda: read_source(witness, allow=setup.config.run.allow))
     except ImageError as error:
         raise BlockedRunError(
             f"{witness.uri} can be read by the driver and not on {platform.node()}: {error}; "

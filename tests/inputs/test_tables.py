@@ -8,6 +8,7 @@ import pytest
 
 from amg import ConfigError, ImageError
 from amg.inputs import cells
+from amg.inputs.allowed import settle
 from amg.inputs.reading import read_source
 from amg.inputs.sources import SourceOptions, list_sources
 
@@ -52,8 +53,8 @@ def hf_table(data, paths):
     return pa.table({"image": pa.array(rows, kind), "label": list(range(len(rows)))})
 
 
-def list_all(path, **options):
-    return list(list_sources([path], SourceOptions(**options)))
+def list_all(path, allow=None, **options):
+    return list(list_sources([path], SourceOptions(**options), allow=settle(allow)))
 
 
 @each_format
@@ -61,7 +62,7 @@ def list_all(path, **options):
 def test_columns_of_addresses(tmp_path, name, column):
     values = ["sub/a.jpg", "/abs/b.jpg", "s3://user:pass@b/c.jpg?x=1"]
     WRITERS[name](tmp_path / name, pa.table({"n": [1, 2, 3], column: values}))
-    sources = list_all(tmp_path / name)
+    sources = list_all(tmp_path / name, allow=["/", "s3://b"])
     assert [s.image_id for s in sources] == ["sub/a.jpg", "/abs/b.jpg", "s3://b/c.jpg"]
     assert [s.path for s in sources] == [
         os.fsencode(tmp_path / "sub/a.jpg"), b"/abs/b.jpg", b"s3://user:pass@b/c.jpg?x=1"

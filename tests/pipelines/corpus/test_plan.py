@@ -1,18 +1,30 @@
 """Plans: what decides them, and that they stay what they are."""
 
+import http.server
 import json
+import os
 import shutil
+import signal
 import tarfile
+import threading
+import uuid
 
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from amg import ConfigError
 from amg.config import load_config
+from amg.errors import InterruptedRunError
+from amg.inputs.files import StorageFile
 from amg.inputs.sources import list_sources
 from amg.runs.planned import PlannedInputs
 from amg.storage.stores import open_storage
-from pipelines.corpus.plan import Job, prepare, survey
-from tests.pipelines.helpers import QUICK, make_folder
+from pipelines.corpus.listing import Job
+from pipelines.corpus.plan import prepare, survey
+from tests.pipelines.helpers import QUICK, make_folder, make_run
 
 
 def _job(folder, *overrides, **options):
@@ -46,7 +58,7 @@ def test_what_decides_the_rows_changes_the_fingerprint(tmp_path, change):
 
 
 def test_planned_inputs_are_the_sources_that_were_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.corpus.plan._BATCH", 6)  # several row groups
+    monkeypatch.setattr("pipelines.corpus.duplicates.BATCH", 6)  # several row groups
     folder = make_folder(tmp_path / "in", 20)
     plan = _prepare(folder, tmp_path / "out")
     inputs = PlannedInputs(open_storage(tmp_path / "out"))
@@ -114,3 +126,141 @@ def test_a_damaged_plan_is_named(tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(Exception, match=r"plan\.json"):
         _prepare(folder, tmp_path / "out")
+
+
+def _plan_ids(tmp_path, lines, how):
+    """The ids that a list's images are planned with; the list is planned twice."""
+    (tmp_path / "list.txt").write_text("".join(f"{line}\n" for line in lines))
+    out = tmp_path / f"out-{how}"
+    plan = _prepare(tmp_path / "list.txt", out, f"run.on_duplicate={how}")
+    assert _prepare(tmp_path / "list.txt", out, f"run.on_duplicate={how}") == plan
+    inputs = PlannedInputs(open_storage(out))
+    sources = inputs.read(range(plan.n_images))
+    inputs.close()
+    return [(source.image_id, source.path.decode().rpartition("/")[2]) for source in sources]
+
+
+@pytest.fixture(params=[None, 0, 1], ids=["hash", "all alike", "two hashes"])
+def weak_hash(request, monkeypatch):
+    """Hashes as they are, and such that are equal for ids that are not."""
+    if request.param is not None:
+        weak = lambda image_id: sum(image_id.encode()) & request.param  # noqa: E731
+        monkeypatch.setattr("pipelines.corpus.duplicates._hash", weak)
+        monkeypatch.setattr("pipelines.corpus.duplicates._AT_ONCE", 3)  # several passes
+    monkeypatch.setattr("pipelines.corpus.duplicates.BATCH", 2)
+
+
+def _number(ids):
+    """Numbers by the rule, without any hash."""
+    given, seen, last = [], set(), {}
+    for image_id in ids:
+        name = image_id
+        while image_id in seen and (name in ids or name == image_id):
+            last[image_id] = last.get(image_id, 1) + 1
+            name = f"{image_id}#{last[image_id]}"
+        seen.add(image_id)
+        given.append(name)
+    return given
+
+
+LINES = ["a", "b", "b#1", "a", "c#2", "a#2", "c", "a", "b", "c", "a#2", "d"]
+
+
+def test_later_images_of_an_id_are_left_out(tmp_path, weak_hash, caplog):
+    found = _plan_ids(tmp_path, LINES, "skip")
+    assert found == [(name, name) for name in dict.fromkeys(LINES)]
+    assert "5 images have an id that was there before: left out" in caplog.text
+
+
+def test_later_images_of_an_id_are_numbered(tmp_path, weak_hash, caplog):
+    found = _plan_ids(tmp_path, LINES, "number")
+    assert found == list(zip(_number(LINES), LINES, strict=True))
+    assert found[3] == ("a#3", "a")
+    assert len({name for name, _ in found}) == len(LINES)
+    assert "5 images have an id that was there before: numbered" in caplog.text
+
+
+def test_ids_of_equal_hash_are_not_taken_for_one(tmp_path, weak_hash):
+    names = sorted({*LINES})
+    assert _plan_ids(tmp_path, names, "refuse") == [(name, name) for name in names]
+    (tmp_path / "list.txt").write_text("\n".join(LINES))
+    job = _job(tmp_path / "list.txt")
+    for plan_it in (survey, lambda job: prepare(job, open_storage(tmp_path / "new"))):
+        with pytest.raises(ConfigError, match=r"4 image ids .*--on-duplicate skip or number"):
+            plan_it(job)
+
+
+def test_a_survey_counts_duplicates(tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(LINES))
+    listing, _ = survey(_job(tmp_path / "list.txt", "run.on_duplicate=skip"))
+    assert (listing.n_images, listing.n_later) == (7, 5)
+
+
+class _TellsOnEachRequest(http.server.SimpleHTTPRequestHandler):
+    """A server whose answer never comes: a signal does."""
+
+    def do_HEAD(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.server.stopped.wait()
+
+    do_GET = do_HEAD  # noqa: N815
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_signal_while_a_server_is_asked_interrupts(tmp_path):
+    """It comes while the main thread waits for fsspec's, which does the asking."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _TellsOnEachRequest) as server:
+        server.stopped = threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(InterruptedRunError, match="SIGTERM while the run was planned"):
+                make_run(f"http://127.0.0.1:{server.server_port}/x.jpg", tmp_path / "out").execute()
+        finally:
+            server.stopped.set()
+            server.shutdown()
+
+
+def _signalling(function):
+    def call(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return function(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "method"),
+    [
+        ("", MemoryFileSystem, "ls"),
+        ("x.tar", tarfile.TarInfo, "fromtarfile"),
+        ("x.tar", StorageFile, "readinto"),
+        ("x.parquet", StorageFile, "readinto"),
+        ("x.parquet", pq.ParquetFile, "iter_batches"),
+        ("list.txt", StorageFile, "readinto"),
+    ],
+)
+def test_a_signal_is_no_fault_of_what_is_listed(tmp_path, monkeypatch, name, owner, method):
+    store = f"memory://{uuid.uuid4().hex}"
+    fsspec.filesystem("memory").pipe(f"{store}/a.jpg", b"")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(__file__, "a.jpg")
+    pq.write_table(pa.table({"uri": ["a.jpg"]}), tmp_path / "x.parquet")
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    monkeypatch.setattr(owner, method, _signalling(getattr(owner, method)))
+    with pytest.raises(InterruptedRunError, match="SIGINT while the run was planned"):
+        make_run(tmp_path / name if name else store, tmp_path / "out").execute()
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_signal_whose_exception_is_lost_stops_the_driver(tmp_path, monkeypatch):
+    class Signalling:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)  # Python says what it raises, and goes on
+
+    folder = make_folder(tmp_path / "in", 3)
+    monkeypatch.setattr("pipelines.corpus.run.read_commits", lambda *a: Signalling() and {})
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)
+    report = make_run(folder, tmp_path / "out").execute()
+    assert (report.stopped, report.is_complete) == ("SIGTERM", False)

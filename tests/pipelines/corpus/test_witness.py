@@ -41,7 +41,7 @@ def store(monkeypatch):
     contents: dict[str, bytes | Exception] = {}
     asked: list[str] = []
 
-    def read(source: ImageSource) -> bytes:
+    def read(source: ImageSource, **_: object) -> bytes:
         address = source.path.decode()
         asked.append(address)
         found = contents[address]
