@@ -83,12 +83,9 @@ def without_secrets(url: str) -> str:
     return start + slashes + host + slash + path
 
 
-def has_secrets(location: str) -> bool:
-    """Whether this is a URL with user, password or query: without them it may not be readable."""
-    if not scheme_of(location):
-        return False
-    sent = location.partition("#")[0] if is_web(location) else location
-    return without_secrets(location) != sent
+def as_sent(location: str) -> str:
+    """A web address without its fragment, which no server gets; others as they are."""
+    return location.partition("#")[0] if "#" in location and is_web(location) else location
 
 
 def bare(location: str) -> str:

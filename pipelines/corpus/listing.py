@@ -17,7 +17,7 @@ from amg.inputs.moved import Move, planned_location, present_location, with_plan
 from amg.inputs.sources import ImageSource, SourceOptions, list_sources
 from amg.runs.folder import REPORT_PAGES
 from amg.runs.spool import CompleteInputs
-from amg.storage.urls import bare, from_bytes, has_secrets, to_bytes
+from amg.storage.urls import as_sent, bare, from_bytes, to_bytes
 from pipelines.corpus import duplicates
 
 logger = logging.getLogger(__name__)
@@ -88,11 +88,13 @@ def as_planned(source: ImageSource, moves: Sequence[Move] = ()) -> ImageSource:
     is_plain = path[:1] == b"/" or not (b"?" in path or b"@" in path or b"#" in path)
     if is_plain and not moves:
         return source
-    location = planned_location(from_bytes(path), moves)
-    kept = to_bytes(bare(location))
-    if kept == path:
+    location = from_bytes(path)
+    if moves:
+        location = planned_location(location, moves)
+    kept = bare(location)
+    if to_bytes(kept) == path:
         return source
-    return replace(source, path=kept, withheld=has_secrets(location))
+    return replace(source, path=to_bytes(kept), withheld=kept != as_sent(location))
 
 
 def _present(source: ImageSource, moves: Sequence[Move]) -> ImageSource:

@@ -94,6 +94,19 @@ def test_an_unfinished_run_exits_with_four(out):
     _check(_amg("retry-failed", out), 0, "others are not yet")
 
 
+def test_options_of_lists(folder, out, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{folder}/000.png\n" * 3)
+    _check(_amg("plan", tmp_path / "list.txt"), 2, "1 image ids occur more", "--on-duplicate")
+    numbered = _amg("plan", tmp_path / "list.txt", "--on-duplicate=number")
+    _check(numbered, 0, "3 images", "2 ids were there before: number")
+    refused = _amg("plan", tmp_path / "list.txt", "--on-duplicate=skip", "--allow", tmp_path)
+    _check(refused, 2, "line 1", f"--allow {folder}")
+    moved = "--remap", f"/elsewhere={tmp_path}"
+    _check(_amg("retry-failed", out, folder, "--limit=10", *moved), 0, "10 of 10")
+    _check(_amg("retry-failed", out, folder, "--limit=9"), 2, "9 now", "1 gone")
+    _check(_amg("run", folder, "--out", out, *OPTIONS, "--remap=x"), 2, "--remap 'x': expected OLD")
+
+
 def test_damage_exits_with_five(out):
     (shard, *_) = open_run(out).commits.values()
     (out / shard.file).write_bytes(b"PAR1 or so")
