@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.fs import FileSelector
 
 from amg import ImageError, RunError, open_run
 from amg.config import load_config
@@ -203,3 +204,14 @@ def test_moved_inputs_that_failed_are_done_again(tmp_path):
     inputs = [tmp_path / "new"]
     report = retry_failed(tmp_path / "out", inputs=inputs, remap=moved, make_generator=make_stub)
     assert report.tally.statuses == {"ok": 3}
+
+
+def test_secrets_in_the_address_of_a_run_are_not_kept_in_it(s3, folder):
+    out = f"s3://{s3}/run?sig=hunter2"
+    assert make_run(folder, out, SHARDS).execute().is_complete
+    files, root = open_storage(out).arrow()
+    found = files.get_file_info(FileSelector(root, recursive=True))
+    paths = [info.path for info in found if info.is_file]
+    assert len(paths) > 10
+    for path in paths:
+        assert b"hunter2" not in files.open_input_file(path).readall(), path
