@@ -20,7 +20,7 @@ from pipelines.corpus.commit import (
     mark_attempt,
     sweep_partials,
 )
-from pipelines.corpus.failures import keep_traceback
+from pipelines.corpus.failures import name_of, report_loss
 from pipelines.corpus.lease import Lease
 from pipelines.corpus.messages import (
     Died,
@@ -250,7 +250,7 @@ class Driver:
             case Ready():
                 worker.ready_at = time.monotonic()
                 self._staffing.succeed(worker.node)
-                self._log.log("worker_ready", worker=event.worker, node=_name(worker.node))
+                self._log.log("worker_ready", worker=event.worker, node=name_of(worker.node))
             case Moved(progress=progress):
                 worker.progress = progress
             case Finished(result=result):
@@ -337,17 +337,14 @@ class Driver:
         return isinstance(error, StorageError) and not self._outbox.look()
 
     def _lose(self, died: Died, *, passing: bool = False) -> None:
-        """A worker is gone: its running shard learns from it, those behind are put back.
-
-        passing: it could not start, for a reason that may be over soon.
-        """
+        """A worker is gone: its running shard learns, those behind are put back; see `Staffing`."""
         worker = self._workers.pop(died.worker)
         self._worker_s += time.monotonic() - worker.ready_at if worker.ready_at else 0.0
         while len(worker.attempts) > 1:
             self._drop(worker.attempts.pop())
         running = worker.attempts[0] if worker.attempts else None
         shard = self.schedule.shard_of(running) if running else None
-        self._report_loss(died, worker.node, shard, running)
+        report_loss(self._storage, self._log, died, worker.node, shard, running)
         if worker.ready_at is not None:
             self._staffing.free(worker.node)
         elif not died.blameless:
@@ -362,21 +359,11 @@ class Driver:
                 mark_attempt(self._storage, shard, running, worker.current)
             self.schedule.lose(running, worker.current, died.reason)
 
-    def _report_loss(
-        self, died: Died, node: Node | None, shard: int | None, attempt: str | None
-    ) -> None:
-        told = {"worker": died.worker, "node": _name(node), "shard": shard, "attempt": attempt}
-        if died.traceback is not None:
-            told["traceback"] = keep_traceback(self._storage, shard, attempt, died.traceback)
-        self._log.log("worker_lost", **told, reason=died.reason)
-        at = "" if shard is None else f", shard {shard}"
-        logger.warning("worker %d on %s%s: %s", died.worker, _name(node), at, died.reason)
-
     def _count_failed_start(self, worker: _Worker, reason: str, *, passing: bool) -> None:
         node, now = worker.node, time.monotonic()
         if self._staffing.fail(node, reason, worker.started_at, now, passing=passing):
-            self._log.log("node_left_out", node=_name(node), reason=reason)
-            logger.warning("no more workers are started on %s: %s", _name(node), reason)
+            self._log.log("node_left_out", node=name_of(node), reason=reason)
+            logger.warning("no more workers are started on %s: %s", name_of(node), reason)
 
     def _replace_stalled(self, engine: Engine) -> None:
         now = time.monotonic()
@@ -411,7 +398,3 @@ def _is_lasting(error: Exception) -> bool:
     if isinstance(error, InputsGoneError):
         return False
     return isinstance(error, StorageError) and not error.passing
-
-
-def _name(node: Node | None) -> str:
-    return "an unknown node" if node is None else str(node)

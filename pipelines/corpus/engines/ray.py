@@ -7,6 +7,7 @@ actor is restarted or task retried by Ray: the driver counts what fails.
 
 import logging
 import os
+import re
 import socket
 from collections import deque
 from collections.abc import Set
@@ -55,6 +56,7 @@ from pipelines.corpus.serve import attempt, begin, in_a_line
 logger = logging.getLogger(__name__)
 _COLLECT_TIMEOUT_S = 10.0
 _MOST_WARNINGS = 1000
+_GUESSES = re.compile(r"\s*(Some common causes|There are some potential root causes)")
 
 
 class _Mailbox:
@@ -246,4 +248,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, RayActorError) and "ray::" in text:  # its constructor's traceback
         text = text.splitlines()[-1]
     _, _, why = text.partition("The actor is dead because ")
-    return in_a_line(why or text)
+    return in_a_line(_GUESSES.split(why or text)[0])
