@@ -2,6 +2,7 @@
 
 import errno
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from amg.errors import ConfigError
@@ -101,7 +102,8 @@ def http_status(error: BaseException | None) -> int | None:
     for _ in range(5):  # causes of causes: far enough for all of them
         if error is None or type(error).__name__ == _CUT_SHORT:
             return None
-        for value in (*(getattr(error, name, None) for name in _STATUS_NAMES), _boto_status(error)):
+        # One by one: aiohttp warns who asks for its `code`.
+        for value in chain((getattr(error, n, None) for n in _STATUS_NAMES), [_boto_status(error)]):
             if isinstance(value, int | str) and str(value).isdecimal() and 100 <= int(value) < 600:
                 return int(value)
         error = error.__cause__

@@ -97,7 +97,8 @@ class InputReader:
             self._gives_again(place)
             raise
         except StorageError as error:
-            self._withholds(place)
+            if not isinstance(error, _NotAskedError):
+                self._withholds(place, str(error))
             if self._can_read_others(source, place):
                 raise ImageError("unreachable", str(error)) from error
             raise InputsGoneError(str(error), passing=error.passing) from error
@@ -115,11 +116,9 @@ class InputReader:
 
     def _try(self, source: ImageSource, place: str) -> bytes:
         with self._lock:
-            withheld = self._withheld.get(place, _Withheld(0, 0.0))
-        n = withheld.n_images
-        if n >= _REST_AFTER and time.monotonic() - withheld.at < _REST_S:
-            where = place or "this machine"
-            raise StorageError(f"{where} has not given {n} images in a row: not asked again yet")
+            n, at, reason = self._withheld.get(place, _NOTHING_WITHHELD)
+        if n >= _REST_AFTER and time.monotonic() - at < _REST_S:
+            raise _NotAskedError(f"not asked for, after {n} images in a row; the last: {reason}")
         if n >= _IMPATIENT_AFTER:
             return self._ask(source)
         return read_with_backoff(lambda: self._ask(source))
@@ -153,10 +152,10 @@ class InputReader:
             if source is not None:
                 _put_last(self._given, place, _Given(source, time.monotonic()))
 
-    def _withholds(self, place: str) -> None:
+    def _withholds(self, place: str, reason: str) -> None:
         with self._lock:
-            n_images = self._withheld.get(place, _Withheld(0, 0.0)).n_images
-            _put_last(self._withheld, place, _Withheld(n_images + 1, time.monotonic()))
+            n_images = self._withheld.get(place, _NOTHING_WITHHELD).n_images
+            _put_last(self._withheld, place, _Withheld(n_images + 1, time.monotonic(), reason))
 
 
 class _Given(NamedTuple):
@@ -167,6 +166,14 @@ class _Given(NamedTuple):
 class _Withheld(NamedTuple):
     n_images: int
     at: float
+    reason: str
+
+
+_NOTHING_WITHHELD = _Withheld(0, 0.0, "")
+
+
+class _NotAskedError(StorageError):
+    """A place rests, which has given nothing for long."""
 
 
 def _put_last(places: OrderedDict[str, Value], place: str, value: Value) -> None:

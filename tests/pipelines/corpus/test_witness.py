@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,9 +110,16 @@ def test_a_place_that_gives_nothing_is_asked_less_and_less(store, monkeypatch):
         assert caught.value.status == "unreachable"
         return asked.count(f"https://dead/{n}")
 
-    assert [fail(n) for n in range(10)] == [3, 3, 1, 1, 1, 1, 1, 1, 0, 0]
-    monkeypatch.setattr(witness, "_REST_S", 0.0)
-    assert fail(10) == 1
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    now_s = 1000.0
+    monkeypatch.setattr(witness, "time", clock)
+    assert [fail(n) for n in range(8)] == [3, 3, 1, 1, 1, 1, 1, 1]
+    now_s += 59
+    assert fail(8) == 0
+    now_s += 2
+    assert fail(9) == 1, "those that were not asked for do not make the rest longer"
+    assert fail(10) == 0
+    now_s += 61
     contents["https://dead/11"] = b"alive"
     reader.read(_at("https://dead/11"))
     assert fail(12) == 3
