@@ -212,6 +212,24 @@ class Config(_Strict):
     engine: EngineConfig = EngineConfig()
 
 
+OF_THE_CALL: Mapping[str, Any] = {
+    "model": {"device", "compile"},
+    "generator": {"memory_budget", "points_per_batch", "encoder_batch_size"},
+    "run": {
+        *("images_per_batch", "decode_threads", "prefetch_bytes"),
+        *("drain_s", "max_failure_rate", "max_unread_in_a_row", "max_attempts"),
+    },
+    "engine": True,
+}
+"""Keys that say where and how work is done, and when it is given up: no row depends on them. Those
+of one call are not those of the next, which may be on another machine."""
+
+
+def without_call(config: Config) -> Config:
+    """What decides rows; the keys of `OF_THE_CALL` have their defaults again."""
+    return Config(**config.model_dump(exclude=dict(OF_THE_CALL), exclude_unset=True))
+
+
 class _YamlLoader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, and numbers such as 1e-3, which by the letter are words."""
 
@@ -232,8 +250,17 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     Raises ConfigError naming the key's path, the value and the nearest valid key.
     """
     tree: dict[str, Any] = _read_yaml(path) if path is not None else {}
-    for override in overrides:
-        _apply_override(tree, override)
+    return _with_overrides(tree, overrides)
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with overrides as `load_config` takes them. Raises ConfigError."""
+    return _with_overrides(config.model_dump(exclude_unset=True), overrides)
+
+
+def _with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
+    for text in overrides:
+        _apply_override(tree, text)
     return Config(**tree)
 
 

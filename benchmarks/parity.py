@@ -5,7 +5,7 @@
 
 In float32 it exits with 1 where a photo's masks are not the same. Other precisions are not meant to
 be: how many masks are found again says how much they change. Two runs over the same images are
-compared by `amg eval OUT --against OTHER`.
+compared by `amg eval RUN --against OTHER`.
 """
 
 from collections.abc import Callable, Sequence

@@ -94,9 +94,9 @@ app(["status", "out"])
 """
     done = _python(code, tmp_path)
     if kind == "namespace":
-        assert "ShadowedError" not in done.stderr
+        assert "is in the way" not in done.stderr
     else:
-        assert f"error: ShadowedError: {tmp_path}/pipelines" in done.stderr
+        assert f"error: {tmp_path}/pipelines" in done.stderr
     assert done.returncode == 2  # there is no run either
     models, _, status = done.stdout.partition("and then")
     assert "nano" in models

@@ -12,9 +12,10 @@ from amg.cli.evaluate import edges, evaluate
 from amg.cli.export import export
 from amg.cli.inspect import gc, status, verify
 from amg.cli.options import reports_errors
+from amg.cli.plan import plan
 from amg.cli.refilter import refilter
 from amg.cli.report import report
-from amg.cli.run import plan, retry_failed, run
+from amg.cli.run import retry_failed, run
 from amg.cli.show import models, show
 
 app = typer.Typer(

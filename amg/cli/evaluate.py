@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from amg.cli.answers import say, show_table
 from amg.cli.options import (
     EXIT_SOME_FAILED,
     CheckpointOption,
@@ -23,12 +21,12 @@ from amg.cli.progress import CountDisplay
 from amg.errors import ConfigError, OutputError, StorageError
 from amg.evaluate.ranking import Rank
 from amg.evaluate.results import Evaluation
-from amg.evaluate.table import Listing, calibration_listing, notes, result_listings
+from amg.evaluate.table import calibration_listing, notes, result_listings
 
 
 def evaluate(
-    out: Annotated[
-        str, typer.Argument(metavar="OUT", help="A run's folder or URL; or one of `amg edges`.")
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder or URL; or one of `amg edges`.")
     ],
     against: Annotated[
         str,
@@ -45,7 +43,7 @@ def evaluate(
         Path | None, typer.Option("--json", help="Where to write the result besides.")
     ] = None,
 ) -> None:
-    """Say how good a run's masks are, and keep it in OUT/evaluation."""
+    """Say how good a run's masks are, and keep it in RUN/evaluation."""
     try:
         from amg.evaluate.evaluation import Options, evaluate  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
@@ -53,7 +51,7 @@ def evaluate(
 
     options = Options(rank, _parse_max_masks(max_masks), workers)
     with CountDisplay(errors) as display:
-        evaluation = evaluate(out, against, options, display.update)
+        evaluation = evaluate(run, against, options, display.update)
     _print(evaluation)
     if json_path is not None:
         _write(json_path, evaluation.to_json())
@@ -95,20 +93,14 @@ def edges(
 
 
 def _print(evaluation: Evaluation) -> None:
-    console = Console()
     for note in notes(evaluation):
-        console.print(note, highlight=False)
-    for listing in result_listings(evaluation):
-        console.print(_as_table(listing))
+        say(note)
+    listings = [*result_listings(evaluation)]
     if evaluation.calibration is not None:
-        console.print(_as_table(calibration_listing(evaluation.calibration)))
-
-
-def _as_table(listing: Listing) -> Table:
-    table = Table(*listing.head)
-    for row in listing.rows:
-        table.add_row(*map(escape, row))
-    return table
+        listings.append(calibration_listing(evaluation.calibration))
+    for listing in listings:
+        say("")
+        show_table(listing.head, listing.rows)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -9,7 +9,7 @@ from amg.cli.progress import CountDisplay
 
 
 def export(
-    out: RunArgument,
+    run: RunArgument,
     to: Annotated[
         str,
         typer.Option(
@@ -59,9 +59,9 @@ def export(
     in the format.
     """
     options = dict(locals())
-    run, form, folder = (options.pop(name) for name in ("out", "to", "dest"))
+    source, form, folder = (options.pop(name) for name in ("run", "to", "dest"))
     given = {name: value for name, value in options.items() if value is not None}
-    _export(run, form, folder, given)
+    _export(source, form, folder, given)
 
 
 def _export(run: str, to: str, folder: str, options: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What commands share: their options, how errors end them, and the configuration they make."""
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -17,22 +18,32 @@ from amg.errors import (
     OutputError,
     StorageError,
 )
+from amg.runs.folder import SUCCESS
 from amg.shadow import require_our_pipelines
+from amg.storage.stores import open_storage
 
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
-EXIT_INCOMPLETE = 4
+EXIT_INCOMPLETE = 4  # the same command goes on
 EXIT_STORAGE = 5
-EXIT_BLOCKED = 6
+EXIT_BLOCKED = 6  # no command goes on until somebody mends what is named
 
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 InputsArgument = Annotated[
     list[str],
     typer.Argument(help="Images, folders, globs, lists (.txt), tables (.parquet), tars; or URLs."),
 ]
 OutOption = Annotated[str, typer.Option("--out", help="Folder or URL for the result.")]
-RunArgument = Annotated[str, typer.Argument(metavar="OUT", help="A run's folder or URL.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or URL.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
+SliceOption = Annotated[
+    str | None, typer.Option("--slice", help="I/N: only every N-th shard, from the I-th.")
+]
+OverwriteOption = Annotated[bool, typer.Option(help="Delete the run that OUT holds.")]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="With --overwrite: delete a finished run, unasked.")
+]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Which model; see `amg models`.")]
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="Weights, instead of the model's own: .pth, .pt, .safetensors.")
@@ -97,6 +108,12 @@ GpusOption = Annotated[
 MaxFailureRateOption = Annotated[
     float | None, typer.Option(min=0, max=1, help="Stop when a larger share of images failed.")
 ]
+AcceptFailuresOption = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, metavar="RATE", help="Exit with 0 where no larger share of images failed."
+    ),
+]
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -107,7 +124,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             _call(command, *args, **kwargs)
         except AmgError as error:
-            errors.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+            errors.print("[bold red]error:[/]", end=" ")
             errors.print(str(error), markup=False, soft_wrap=True)
             raise typer.Exit(_exit_code(error)) from None
 
@@ -144,6 +161,23 @@ def with_options(config: Config, **sections: dict[str, Any]) -> Config:
         given = {key: value for key, value in options.items() if value is not None}
         tree[section] = {**tree.get(section, {}), **given}
     return Config(**tree)
+
+
+def confirm_overwrite(out: str, yes: bool) -> None:
+    """Ask before a finished run is deleted. Raises ConfigError where nobody can be asked."""
+    storage = open_storage(out)
+    if yes or storage.size(SUCCESS) is None:
+        return
+    what = f"{storage.url()} holds a finished run"
+    if not _can_ask():
+        raise ConfigError(f"--overwrite: {what}; give --yes too to delete it")
+    if not typer.confirm(f"{what}. Delete it?", err=True):
+        errors.print("nothing was deleted")
+        raise typer.Exit(EXIT_USAGE)
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty() and errors.is_terminal
 
 
 def parse_workers(text: str | None) -> dict[str, int]:

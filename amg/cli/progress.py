@@ -121,7 +121,7 @@ def _describe(state: "RunState", current: float, mean: float) -> str:
     return (
         f"{current:.2f} images/s ({mean:.2f} mean), {state.done.masks} masks, "
         f"{failures or '0 failed'}, {state.n_workers}{starting} workers "
-        f"{state.busy_share:.0%} busy, {_time_left(state, mean)} left"
+        f"{state.busy_share:.0%} busy, {duration(_seconds_left(state, mean))} left"
     )
 
 
@@ -130,11 +130,11 @@ def _seconds_left(state: "RunState", mean: float) -> float | None:
     return left / mean if mean else None
 
 
-def _time_left(state: "RunState", mean: float) -> str:
-    left_s = _seconds_left(state, mean)
-    if left_s is None:
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds, "?" where they are not known."""
+    if seconds is None:
         return "?"
-    minutes, seconds = divmod(round(left_s), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 

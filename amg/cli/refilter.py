@@ -4,7 +4,15 @@ from typing import Annotated
 
 import typer
 
-from amg.cli.options import OutOption, ProcessesOption, RunArgument, errors
+from amg.cli.options import (
+    OutOption,
+    OverwriteOption,
+    ProcessesOption,
+    RunArgument,
+    YesOption,
+    confirm_overwrite,
+    errors,
+)
 from amg.cli.progress import RunDisplay
 from amg.cli.run import ProgressOption, conclude
 
@@ -49,7 +57,8 @@ def refilter(
         bool, typer.Option(help="Allow what may differ from a fresh run's masks.")
     ] = False,
     workers: ProcessesOption = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete the run that OUT holds.")] = False,
+    overwrite: OverwriteOption = False,
+    yes: YesOption = False,
     progress: ProgressOption = None,
 ) -> None:
     """Make a new run of a finished one's stored masks, by other filters: no model, no images.
@@ -74,6 +83,8 @@ def refilter(
         "keep_candidates": keep_candidates,
     }
     changes = {key: value for key, value in named.items() if value is not None}
+    if overwrite:
+        confirm_overwrite(out, yes)
     with RunDisplay(errors, progress) as display:
         report = refilter_run(
             run,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
+from amg.cli.answers import show_table
 from amg.cli.options import (
     CheckpointOption,
     ConfigOption,
@@ -41,7 +40,7 @@ def show(
         Path | None, typer.Option("--out", help="The PNG to write; default: NAME.masks.png here.")
     ] = None,
     from_run: Annotated[
-        str | None, typer.Option("--from", metavar="OUT", help="Show what a run has found.")
+        str | None, typer.Option("--from", metavar="RUN", help="Show what a run has found.")
     ] = None,
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
@@ -92,14 +91,14 @@ def _segment(path: str, config: "Config") -> "tuple[np.ndarray, Sequence[Mask]]"
     return rgb, make_generator(config).generate(rgb).masks
 
 
-def _from_run(out: str, image_id: str) -> "tuple[np.ndarray, Sequence[Mask]]":
+def _from_run(run: str, image_id: str) -> "tuple[np.ndarray, Sequence[Mask]]":
     from amg.runs.results import open_run  # noqa: PLC0415
 
-    run = open_run(out)
-    row = run.row(image_id)
+    results = open_run(run)
+    row = results.row(image_id)
     if row.error is not None:
         raise ImageError(row.status, f"{image_id}: the run could not segment it: {row.error}")
-    return run.image(row), row.masks
+    return results.image(row), row.masks
 
 
 def _parse_point(text: str | None) -> tuple[int, int] | None:
@@ -120,13 +119,14 @@ def _check_inside(point_xy: tuple[int, int], rgb: "np.ndarray") -> None:
 
 
 def _list_masks(masks: Sequence[Mask], chosen: list[int]) -> None:
-    table = Table("id", "area", "predicted IoU", "stability", "level", "box (x y w h)")
+    head = ("id", "area", "predicted IoU", "stability", "level", "box (x y w h)")
+    rows = []
     for i in chosen:
         mask = masks[i]
         box = " ".join(f"{side:.0f}" for side in mask.bbox_xywh)
         scores = f"{mask.predicted_iou:.3f}", f"{mask.stability_score:.3f}"
-        table.add_row(str(i), str(mask.area), *scores, str(mask.level), box)
-    Console().print(table)
+        rows.append((str(i), str(mask.area), *scores, str(mask.level), box))
+    show_table(head, rows)
 
 
 def _save(picture: "np.ndarray", out: Path) -> None:
@@ -141,7 +141,5 @@ def models() -> None:
     """List the models, and where their weights are looked for."""
     from amg.models.zoo.registry import MODELS  # noqa: PLC0415 - torch only when needed
 
-    table = Table("name", "what it is", "weights")
-    for spec in MODELS.values():
-        table.add_row(spec.name, spec.description, spec.where())
-    Console().print(table)
+    rows = [(spec.name, spec.description, spec.where()) for spec in MODELS.values()]
+    show_table(("name", "what it is", "weights"), rows)

@@ -42,7 +42,7 @@ _DEFAULTS = Options()
 
 
 def evaluate(
-    out: str, against: str, options: Options = _DEFAULTS, watch: OnImages = lambda done, of: None
+    run: str, against: str, options: Options = _DEFAULTS, watch: OnImages = lambda done, of: None
 ) -> Evaluation:
     """Compare a run, or a folder of edge maps, with a ground truth or another run.
 
@@ -50,13 +50,13 @@ def evaluate(
     compared, and RunError, ShardError or StorageError for a run that cannot be read.
     """
     kind = recognise(against)
-    if not _is_run(out):
+    if not _is_run(run):
         if kind != "bsds":
-            raise EvaluationError(f"{out} holds no run: only edge maps against BSDS need none")
-        return _evaluate_edges(out, against, options, watch)
-    run = open_run(out)
+            raise EvaluationError(f"{run} holds no run: only edge maps against BSDS need none")
+        return _evaluate_edges(run, against, options, watch)
+    results = open_run(run)
     judged = {"coco": _evaluate_coco, "bsds": _evaluate_bsds, "run": _evaluate_run}
-    return judged[kind](_Work(run, image_ids_by_file(run), against, options, watch))
+    return judged[kind](_Work(results, image_ids_by_file(results), against, options, watch))
 
 
 def recognise(against: str) -> Literal["coco", "bsds", "run"]:

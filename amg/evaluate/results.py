@@ -1,4 +1,4 @@
-"""What an evaluation comes to, and is kept as: OUT/evaluation/*.json.
+"""What an evaluation comes to, and is kept as: RUN/evaluation/*.json.
 
 Reading it needs nothing but what reading a run needs.
 """

@@ -13,6 +13,7 @@ from amg.errors import OutputError
 from amg.exports.rendering import Document, Picture, Records
 from amg.storage.urls import name_of
 
+_BEGINS_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 INDEX = Records("index", separator=b"")
 
 
@@ -38,10 +39,20 @@ def file_name(picture: Picture, rule: Literal["id", "uri", "name"]) -> str:
 
 
 def csv_lines(rows: Sequence[Sequence[object]]) -> bytes:
-    """Rows of a CSV file."""
+    """Rows of a CSV file. Text that a spreadsheet would take for a formula gets an apostrophe."""
+    return "".join(map(_csv_line, rows)).encode()
+
+
+def _csv_line(row: Sequence[object]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    # Before Python 3.13 only the characters of its own line ends are quoted: both are needed.
+    csv.writer(text, lineterminator="\r\n").writerow(map(_harmless, row))
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _harmless(cell: object) -> object:
+    """The cell, not to be run; numbers are none (OWASP, "CSV Injection")."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_BEGINS_FORMULAS) else cell
 
 
 def index_line(picture: Picture, name: str) -> bytes:

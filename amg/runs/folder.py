@@ -2,7 +2,7 @@
 
 OUT/plan.json             what is to be done, and with what: written when inputs.parquet is there
     inputs.parquet        the planned images in order; shard i is rows i * n to (i + 1) * n
-    config.yaml           the configuration in force
+    config.yaml           what decides the rows, and nothing of where and how they are made
     data/part-*.parquet   shards; only those that a commit names count
     commits/00042.json    one for each finished shard
     attempts/             marks of attempts that have not been committed
@@ -16,7 +16,7 @@ OUT/plan.json             what is to be done, and with what: written when inputs
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -95,7 +95,11 @@ class Tally:
     @property
     def failed(self) -> int:
         """Images whose row has a reason instead of masks."""
-        return sum(n for status, n in self.statuses.items() if status in FAILED)
+        return self.count(FAILED)
+
+    def count(self, statuses: Collection[str]) -> int:
+        """Images of these statuses."""
+        return sum(n for status, n in self.statuses.items() if status in statuses)
 
     def __add__(self, other: "Tally") -> "Tally":
         statuses = {

@@ -155,9 +155,9 @@ def _explode(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def open_run(out: str | os.PathLike[str]) -> RunResults:
+def open_run(run: str | os.PathLike[str]) -> RunResults:
     """Open a run's folder or URL for reading. Raises RunError as `RunResults`."""
-    return RunResults(out)
+    return RunResults(run)
 
 
 def decode_mask(mask: Mask) -> np.ndarray:

@@ -125,8 +125,8 @@ class Driver:
         """Work until nothing is left, or the run is stopped; then close the engine.
 
         Raises StorageError where the run's folder keeps failing, BlockedRunError where no worker
-        can be started, InterruptedRunError where too few can be had for too long, and what keeps
-        the first from starting on the only machine: CheckpointError, ConfigError.
+        can be started or too few can be had for too long, and what keeps the first from starting on
+        the only machine: CheckpointError, ConfigError.
         """
         inputs = PlannedInputs(self._storage)
         try:

@@ -6,12 +6,12 @@ from pipelines.corpus.commit import forget_attempts
 from pipelines.corpus.lease import hold_lease
 
 
-def collect_garbage(out: str, *, dry_run: bool = False) -> dict[str, int]:
+def collect_garbage(run: str, *, dry_run: bool = False) -> dict[str, int]:
     """Delete files of data/ without a commit, half-written ones, and tracebacks of failures.
 
     Gives their names and bytes. Raises RunError for a folder without a plan or with a run at work.
     """
-    storage = open_storage(out)
+    storage = open_storage(run)
     plan = require_plan(storage)  # before a lease leaves its file in a folder that is no run
     with hold_lease(storage):
         commits = read_commits(storage, plan)

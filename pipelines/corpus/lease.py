@@ -126,6 +126,7 @@ class _ObjectLease(Lease):
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._owner = uuid.uuid4().hex
+        self._signature = json.loads(signature())
         self._name = ""
         self._renewed_at = -math.inf
         self._is_lost = False
@@ -169,7 +170,7 @@ class _ObjectLease(Lease):
             return True  # not understood: not ours to break
 
     def _content(self) -> bytes:
-        values = {**json.loads(signature()), "owner": self._owner, "until": time.time() + LEASE_S}
+        values = {**self._signature, "owner": self._owner, "until": time.time() + LEASE_S}
         return json.dumps(values).encode()
 
     def _renew(self) -> None:

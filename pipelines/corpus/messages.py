@@ -10,7 +10,7 @@ from amg.config import Config
 from amg.inputs.sources import ImageSource
 from amg.records import ImageResult
 from amg.runs.folder import Tally
-from amg.runs.schema import ImageRow
+from amg.runs.schema import FAILED, ImageRow
 
 
 class HasBytes(Protocol):
@@ -76,6 +76,8 @@ class WorkerSetup:
     weights_sha256: str | None
     metadata: Mapping[str, str] = field(default_factory=dict)
     witness: ImageSource | None = None
+    again: frozenset[str] = FAILED
+    """Statuses of the rows of a committed shard that are done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class ShardTask:
     `alone`: indices of `sources` to do one by one before all others, since a worker died while
     they were in flight. `one_by_one`: never have two images in flight. `condemned`: images that
     must not be touched, with the reason for their rows. `earlier_file`: a committed shard whose
-    good rows are taken over, so that only its failed ones are done again.
+    rows are taken over, but for those that are done again.
     """
 
     shard: int

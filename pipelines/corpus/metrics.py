@@ -4,19 +4,19 @@ from amg.errors import ConfigError
 from pipelines.corpus.state import OnState, RunState
 
 
-def serve_metrics(port: int) -> OnState:
-    """Serve metrics on a port of all addresses; give what keeps them up to date.
+def serve_metrics(port: int, address: str = "127.0.0.1") -> OnState:
+    """Serve metrics on a port of an address; give what keeps them up to date.
 
-    Raises ConfigError where prometheus_client is missing or the port is taken.
+    Raises ConfigError where prometheus_client is missing or the port cannot be had there.
     """
     try:
         from prometheus_client import Gauge, start_http_server  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ConfigError("--metrics-port needs `pip install '.[metrics]'`") from error
     try:
-        start_http_server(port)
+        start_http_server(port, addr=address)
     except OSError as error:
-        raise ConfigError(f"--metrics-port {port}: {error.strerror}") from error
+        raise ConfigError(f"--metrics-port {port} on {address}: {error.strerror}") from error
     planned = Gauge("amg_images_planned", "Images of the run")
     images = Gauge("amg_images", "Images with a row, by status", ["status"])
     masks = Gauge("amg_masks", "Masks of all rows")

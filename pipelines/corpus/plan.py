@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from amg.config import Config, GeneratorConfig
+from amg.config import OF_THE_CALL, Config, GeneratorConfig
 from amg.errors import RunError, StorageError
 from amg.inputs.allowed import settle
 from amg.models.zoo.registry import locate_weights
@@ -42,7 +42,6 @@ from pipelines.corpus.duplicates import refuse_duplicates
 from pipelines.corpus.listing import Job, Listing, hash_planned, list_inputs, measure
 
 _SHOWN = 5
-_NOT_DECISIVE = {"memory_budget", "points_per_batch", "encoder_batch_size"}  # speed and memory only
 
 
 def resolve(config: Config) -> tuple[Config, str]:
@@ -82,7 +81,7 @@ def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[st
 
 def decisive(generator: GeneratorConfig) -> dict[str, Any]:
     """The parameters that decide which masks there are."""
-    return generator.model_dump(mode="json", exclude=_NOT_DECISIVE)
+    return generator.model_dump(mode="json", exclude=OF_THE_CALL["generator"])
 
 
 def fingerprint(identity_: Mapping[str, Any]) -> str:
@@ -144,8 +143,9 @@ def _list_again(job: Job, complete: CompleteInputs | None) -> Listing:
 
 
 def as_yaml(config: Config) -> bytes:
-    """A configuration as its file."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
+    """What a run's folder keeps of a configuration: what decides its rows."""
+    kept = config.model_dump(mode="json", exclude=dict(OF_THE_CALL))
+    return yaml.safe_dump(kept, sort_keys=False).encode()
 
 
 def survey(job: Job) -> tuple[Listing, Config]:

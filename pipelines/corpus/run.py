@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from amg.config import Config, read_yaml
+from amg.config import Config, read_yaml, without_call
 from amg.errors import ConfigError, InterruptedRunError, RunError
 from amg.inputs.moved import parse_moves
 from amg.inputs.sources import ImageSource, SourceOptions
@@ -27,6 +27,7 @@ from amg.runs.folder import (
     require_plan,
 )
 from amg.runs.planned import PlannedInputs
+from amg.runs.schema import FAILED
 from amg.runs.spool import CompleteInputs
 from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, open_storage
@@ -110,9 +111,8 @@ class Run:
         on from there.
 
         Raises ConfigError for inputs and configuration, CheckpointError for weights, RunError for
-        a folder that holds another run, InterruptedRunError for one that is in use and where too
-        few workers can be had, BlockedRunError where none can be started, StorageError for one
-        that keeps failing.
+        a folder that holds another run, InterruptedRunError for one that is in use,
+        BlockedRunError where workers cannot be had, StorageError for a folder that keeps failing.
         """
         with (
             Signals() as signals,
@@ -124,8 +124,7 @@ class Run:
                     clear(self.storage)
                 plan, config = prepare(self.job, self.storage, complete)
             commits = read_commits(self.storage, plan)
-            index, count = self._slice
-            todo = [s for s in range(index, plan.n_shards, count) if s not in commits]
+            todo = [s for s in shards_of(plan, self._slice) if s not in commits]
             setup = make_setup(self.storage, plan, config, self._make_worker)
             return work(
                 self.storage, lease, plan, setup, commits, todo, watch, signals, complete=complete
@@ -133,8 +132,10 @@ class Run:
 
 
 def retry_failed(
-    out: str | os.PathLike[str],
+    run: str | os.PathLike[str],
     *,
+    statuses: Collection[str] = FAILED,
+    slice_: tuple[int, int] = (0, 1),
     inputs: Sequence[str | os.PathLike[str]] | None = None,
     options: SourceOptions = SourceOptions(),
     limit: int | None = None,
@@ -145,18 +146,26 @@ def retry_failed(
 ) -> RunReport:
     """Do the failed rows of a run's committed shards again; good rows are taken over unchanged.
 
-    inputs: those of the run, with its `options` and `limit`, signed anew, say, or moved (`remap`,
-    see `Run`); a run whose images' addresses had secrets needs them. change: may turn to another
-    engine or device; what decides the rows must stay. Each shard with failed rows gets a new file
-    and a new commit; `gc` deletes the old file. Raises as `execute`.
+    statuses: of the rows that are done again; those that failed otherwise are taken over too.
+    slice_: as `Run` has it. inputs: those of the run, with its `options` and `limit`, signed anew,
+    say, or moved (`remap`, see `Run`); a run whose images' addresses had secrets needs them.
+    change: says where and how, which the run's folder does not keep; what decides the rows must
+    stay. Each shard with such rows gets a new file and a new commit; `gc` deletes the old file.
+    Raises as `execute`, ConfigError for a status that no failed row has.
     """
-    storage = open_storage(out)
+    again = _check_statuses(statuses)
+    storage = open_storage(run)
     plan = require_plan(storage)
-    with Signals() as signals, hold_lease(storage) as lease, CompleteInputs() as complete:
+    with (
+        Signals() as signals,
+        hold_lease(storage, slice_) as lease,
+        CompleteInputs() as complete,
+    ):
         config = settle_paths(change(read_config(storage)))
         check_config(plan, config)
         commits = read_commits(storage, plan)
-        earlier = {s: c.file for s, c in commits.items() if c.tally.failed}
+        shards = shards_of(plan, slice_)
+        earlier = {s: c.file for s, c in commits.items() if s in shards and c.tally.count(again)}
         if inputs is not None:
             names = [os.fspath(i) for i in inputs]
             job = Job(names, config, options, limit, parse_moves(remap))
@@ -166,20 +175,37 @@ def retry_failed(
                 f"{storage.url()}: addresses of its images had a user, password or query, such as "
                 "a signature, which a run does not keep: give its inputs again, after the run"
             )
-        setup = make_setup(storage, plan, config, segmenting(make_generator))
+        setup = replace(make_setup(storage, plan, config, segmenting(make_generator)), again=again)
         todo = list(earlier)
         return work(
             storage, lease, plan, setup, commits, todo, watch, signals, earlier, complete=complete
         )
 
 
+def _check_statuses(statuses: Collection[str]) -> frozenset[str]:
+    unknown = sorted(set(statuses) - FAILED)
+    if unknown:
+        known = ", ".join(sorted(FAILED))
+        raise ConfigError(f"status {unknown[0]!r}: rows fail as one of {known}")
+    return frozenset(statuses)
+
+
+def shards_of(plan: Plan, slice_: tuple[int, int]) -> range:
+    """The shards of the slice `index, count` of a plan."""
+    index, count = slice_
+    return range(index, plan.n_shards, count)
+
+
 def read_config(storage: Storage) -> Config:
-    """The configuration in force of a run. Raises RunError for one that is missing or damaged."""
+    """What decides a run's rows; older folders also hold what was a call's own: it is left out.
+
+    Raises RunError for a file that is missing or damaged.
+    """
     data = storage.read(CONFIG)
     if data is None:
         raise RunError(f"{storage.url(CONFIG)} is missing")
     try:
-        return Config(**read_yaml(data))
+        return without_call(Config(**read_yaml(data)))
     except (TypeError, yaml.YAMLError, ConfigError) as error:
         raise RunError(f"{storage.url(CONFIG)}: no valid configuration: {error}") from error
 
@@ -220,7 +246,8 @@ def work(
 ) -> RunReport:
     """Do the shards `todo`, and write the report."""
     started = time.monotonic()
-    taken_over = sum(commits[s].tally.images - commits[s].tally.failed for s in earlier_files or ())
+    earlier = [commits[shard].tally for shard in earlier_files or ()]
+    taken_over = sum(tally.images - tally.count(setup.again) for tally in earlier)
     if todo:
         allow = setup.config.run.allow
         setup = replace(setup, witness=look_for_witness(storage, plan, complete, allow))
@@ -252,9 +279,9 @@ def look_for_witness(
     return find_witness(sources, allow)
 
 
-def summarize(out: str | os.PathLike[str]) -> RunReport:
+def summarize(run: str | os.PathLike[str]) -> RunReport:
     """What a run's folder says of it now. Raises RunError for a folder without a plan."""
-    storage = open_storage(out)
+    storage = open_storage(run)
     plan = require_plan(storage)
     commits = read_commits(storage, plan)
     tally = Tally.total(commit.tally for commit in commits.values())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from amg.config import EngineConfig
-from amg.errors import BlockedRunError, CheckpointError, ConfigError, InterruptedRunError
+from amg.errors import BlockedRunError, CheckpointError, ConfigError
 from pipelines.corpus.messages import Node
 
 _MOST_FAILURES = 3
@@ -112,7 +112,7 @@ class Staffing:
             raise BlockedRunError(f"no worker can be started: {self.reasons()}")
 
     def check_strength(self, n_ready: int, n_wanted: int, now: float) -> None:
-        """Raise InterruptedRunError when too few workers were ready for too long."""
+        """Raise BlockedRunError when too few workers were ready for too long."""
         wanted = min(self._config.min_workers, n_wanted)
         if n_ready >= wanted:
             self._short_since = None
@@ -121,9 +121,8 @@ class Staffing:
         limit_s = self._config.start_timeout_s
         if now - self._short_since > limit_s:
             why = f"; {self.reasons()}" if self._failures else ""
-            raise InterruptedRunError(
-                f"{n_ready} of {wanted} workers were there for {limit_s:g} s{why}"
-            )
+            found = f"{n_ready} of {wanted} workers were there"
+            raise BlockedRunError(f"{found} for {limit_s:g} s{why}")
 
     def reasons(self) -> str:
         """Which nodes fail, and why."""

@@ -22,15 +22,19 @@ _SHOWN_PER_SHARD = 5
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is wrong with a shard: nothing, if `problems` is empty. `shard` None: with the run."""
+    """What is wrong with a shard: nothing, if `problems` is empty. `shard` None: with the run.
+
+    unfinished: what a run has still to do, which is no damage.
+    """
 
     shard: int | None
     n_rows: int
     problems: tuple[str, ...]
+    unfinished: str | None = None
 
 
 def verify(
-    out: str,
+    run: str,
     workers: int | None = 1,
     watch: OnItems = lambda done, of, what: None,
 ) -> Iterator[Verdict]:
@@ -45,29 +49,29 @@ def verify(
 
     Raises RunError for a folder without a plan, or with commits of another.
     """
-    storage = open_storage(out)
+    storage = open_storage(run)
     plan = require_plan(storage)
     commits = read_commits(storage, plan)
     n_workers = workers_for(len(commits), workers)
-    verdicts = map_in_processes(partial(_check, out, plan), iter(commits.values()), n_workers)
+    verdicts = map_in_processes(partial(_check, run, plan), iter(commits.values()), n_workers)
     for done, verdict in enumerate(verdicts, 1):
         watch(done, len(commits), "shards")
         yield verdict
-    yield Verdict(None, 0, tuple(_check_whole(len(commits), plan, storage.size(SUCCESS))))
+    yield _check_whole(len(commits), plan, says_done=storage.size(SUCCESS) is not None)
 
 
-def _check_whole(n_commits: int, plan: Plan, success: int | None) -> Iterator[str]:
+def _check_whole(n_commits: int, plan: Plan, *, says_done: bool) -> Verdict:
     missing = plan.n_shards - n_commits
-    if missing:
-        yield f"{missing} of {plan.n_shards} shards are not committed"
-    if missing and success is not None:
-        yield f"{SUCCESS} says that all shards are committed"
-    if not missing and success is None:
-        yield f"{SUCCESS} is missing: run again to finish"
+    if not missing:
+        left = None if says_done else f"{SUCCESS} is missing: run again to finish"
+        return Verdict(None, 0, (), left)
+    left = f"{missing} of {plan.n_shards} shards are not committed"
+    problems = (f"{left}, and {SUCCESS} says that all are",) if says_done else ()
+    return Verdict(None, 0, problems, left)
 
 
-def _check(out: str, plan: Plan, commit: Commit) -> Verdict:
-    storage = open_storage(out)
+def _check(run: str, plan: Plan, commit: Commit) -> Verdict:
+    storage = open_storage(run)
     problems: list[str] = []
     rows: list[str] = []
     try:
@@ -80,7 +84,7 @@ def _check(out: str, plan: Plan, commit: Commit) -> Verdict:
                 rows.append(row.image_id)
                 tally += Tally.of(row)
                 problems += _check_row(row)
-        problems += _check_counts(plan, commit, rows, tally, out)
+        problems += _check_counts(plan, commit, rows, tally, run)
     except AmgError as error:
         problems.append(str(error))
     except OSError as error:  # in the middle of reading
@@ -98,9 +102,9 @@ def _sha256(file: BinaryIO) -> str:
 
 
 def _check_counts(
-    plan: Plan, commit: Commit, rows: list[str], tally: Tally, out: str
+    plan: Plan, commit: Commit, rows: list[str], tally: Tally, run: str
 ) -> Iterator[str]:
-    inputs = PlannedInputs(open_storage(out))
+    inputs = PlannedInputs(open_storage(run))
     planned = [source.image_id for source in inputs.read(plan.shard_rows(commit.shard))]
     inputs.close()
     if rows != planned:

@@ -17,7 +17,7 @@ from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
 from amg.records import ImageResult
 from amg.runs.folder import attempt_file, read_plan, shard_file, to_json
-from amg.runs.schema import FAILED, ImageRow
+from amg.runs.schema import ImageRow
 from amg.runs.shards import ShardWriter, check_shard, read_shard, read_statuses
 from amg.storage.failpoints import reach
 from amg.storage.retry import read_with_backoff, with_backoff
@@ -117,7 +117,7 @@ class Worker:
 
     def _rows(self, task: ShardTask) -> Generator[ImageRow]:
         """One row for each source of the task, in order."""
-        kept_indices = self._good_indices(task.earlier_file)
+        kept_indices = self._kept_indices(task.earlier_file)
         ready = {
             i: _crashed(task.sources[i], why)
             for i, why in task.condemned.items()
@@ -130,7 +130,7 @@ class Worker:
             self._mark(task)  # none of them is in flight any more
         left = [(i, task.sources[i]) for i in todo if i not in ready]
         with (
-            closing(self._good_rows(task.earlier_file)) as kept,
+            closing(self._kept_rows(task.earlier_file)) as kept,
             closing(self._segmented([] if task.one_by_one else left)) as fresh,
         ):
             for i in range(len(task.sources)):
@@ -151,18 +151,18 @@ class Worker:
         (row,) = self._segmented([(index, task.sources[index])])
         return row
 
-    def _good_indices(self, earlier_file: str | None) -> set[int]:
+    def _kept_indices(self, earlier_file: str | None) -> set[int]:
         if earlier_file is None:
             return set()
         with self._storage.open(earlier_file) as file:
             statuses = read_statuses(file, earlier_file)
-        return {i for i, status in enumerate(statuses) if status not in FAILED}
+        return {i for i, status in enumerate(statuses) if status not in self._setup.again}
 
-    def _good_rows(self, earlier_file: str | None) -> Generator[ImageRow]:
+    def _kept_rows(self, earlier_file: str | None) -> Generator[ImageRow]:
         if earlier_file is not None:
             with self._storage.open(earlier_file) as file:
                 rows = read_shard(file, earlier_file, candidates=True)
-                yield from (row for row in rows if row.status not in FAILED)
+                yield from (row for row in rows if row.status not in self._setup.again)
 
     def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
         with closing(

@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 import amg
 from amg.errors import ConfigError
+from amg.exports.text import csv_lines
 from amg.ops import polygons
 from amg.ops.label_map import paint
 from tests.exports.pictures import (
@@ -389,3 +390,10 @@ def test_csv_lines_hold_any_id(tmp_path):
     (line,) = csv.DictReader(io.StringIO(text))
     assert line["image_id"] == odd
     assert (tmp_path / "out" / line["file"]).is_file()
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_no_cell_of_a_csv_file_is_a_formula(begin):
+    text = csv_lines([[f"{begin}1+cmd", f"a{begin}", -1, -0.5, None]]).decode()
+    (cells,) = csv.reader(io.StringIO(text, newline=""))
+    assert cells == [f"'{begin}1+cmd", f"a{begin}", "-1", "-0.5", ""]

@@ -70,18 +70,18 @@ class _Judged:
 
 
 def write_report(
-    out: str | os.PathLike[str],
+    run: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     n_images: int = DEFAULT_IMAGES,
     watch: OnItems = lambda done, of, what: None,
 ) -> Report:
-    """Write the report of a run, finished or not, to `folder`; default: OUT/report if it is local.
+    """Write the report of a run, finished or not, to `folder`; default: RUN/report if it is local.
 
     What `amg eval` has kept in the folder is shown too. Raises RunError for a folder without a
     plan, ShardError for damaged shards, StorageError where the run cannot be read, ConfigError and
     OutputError for a folder that cannot be used.
     """
-    storage = open_storage(out)
+    storage = open_storage(run)
     plan = require_plan(storage)
     target = _target(storage, folder)
     commits = read_commits(storage, plan)

@@ -2,21 +2,25 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import numpy as np
+import prometheus_client
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from amg.cli import app
+from amg.errors import ConfigError
 from amg.runs.folder import commit_file
 from amg.runs.results import decode_mask, open_run
 from amg.storage.stores import open_storage
 from amg.view.overlay import draw_overlay
 from pipelines.corpus.lease import hold_lease
+from pipelines.corpus.messages import Died
 from tests.pipelines.helpers import (
     DRIVER_VARIABLE,
     QUICK,
@@ -48,10 +52,16 @@ def failed(tmp_path):
     return folder, tmp_path / "failed"
 
 
-def _amg(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+def _amg(*arguments, typed=None):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=typed)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def _answer(result):
+    """The lines of stdout of a query that succeeds and says nothing else."""
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result.stdout.splitlines()
 
 
 def _check(result, code, *said):
@@ -74,9 +84,14 @@ def _start(command, inputs, out, *options):
 
 def test_a_finished_run_is_said_to_be_so(folder, out):
     _check(_amg("run", folder, "--out", out, *OPTIONS), 0, "10 of 10 images (10 ok)", out)
-    _check(_amg("status", out), 0, "10 of 10 images (10 ok), 10 masks; 2 of 2 shards")
-    _check(_amg("verify", out), 0, "10 rows, 0 problems")
-    _check(_amg("gc", out), 0, "0 files, 0.0 MB deleted")
+    assert _answer(_amg("status", out))[:4] == [
+        "state       finished",
+        "images      10 of 10 (10 ok)",
+        "masks       10",
+        "shards      2 of 2",
+    ]
+    assert _answer(_amg("verify", out)) == ["10 rows, 0 problems"]
+    assert _answer(_amg("gc", out)) == ["0 files, 0.0 MB deleted"]
     _check(_amg("retry-failed", out), 0, "10 of 10")
 
 
@@ -84,13 +99,51 @@ def test_a_run_with_failed_images_exits_with_three(failed):
     folder, out = failed
     said = "2 of 2 images (1 decode_error, 1 ok), 1 masks; 1 of 1 shards"
     _check(_amg("run", folder, "--out", out, *OPTIONS), 3, said)
-    _check(_amg("status", out), 3, said)
+    _check(_amg("status", out), 3, "2 of 2 (1 decode_error, 1 ok)")
     _check(_amg("verify", out), 0)
+
+
+@pytest.mark.parametrize(("rate", "code"), [("0.5", 0), ("0.49", 3), ("1", 0)])
+def test_failures_may_be_accepted(failed, rate, code):
+    folder, out = failed
+    _check(_amg("run", folder, "--out", out, *OPTIONS, "--accept-failures", rate), code)
+    nothing = ["--status=oom", "--accept-failures", rate]
+    _check(_amg("retry-failed", out, *nothing), code, "1 decode_error")
+
+
+class DeadEngine:
+    """Its workers die before they are ready."""
+
+    max_workers = 1
+
+    def __init__(self, *_):
+        self._n = 0
+
+    def start(self):
+        self._n += 1
+        return self._n
+
+    def wait(self, timeout_s):
+        return [Died(self._n, "exit code 127")]
+
+    def close(self):
+        pass
+
+
+def test_a_run_that_cannot_go_on_exits_with_six(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.corpus.run.make_engine", DeadEngine)
+    result = _amg("run", folder, "--out", tmp_path / "out", *OPTIONS)
+    _check(result, 6, "error: workers cannot be started: exit code 127")
 
 
 def test_an_unfinished_run_exits_with_four(out):
     (out / commit_file(1)).unlink()
-    _check(_amg("status", out), 4, "8 of 10 images", "1 of 2 shards")
+    (out / "_SUCCESS").unlink()
+    _check(_amg("status", out), 4, "8 of 10 (8 ok)", "1 of 2", "nobody is at work")
+    result = _amg("verify", out)
+    assert result.exit_code == 4
+    said = ["8 rows, 0 problems", "unfinished: 1 of 2 shards are not committed"]
+    assert result.stdout.splitlines() == said
     _check(_amg("retry-failed", out), 0, "others are not yet")
 
 
@@ -112,17 +165,21 @@ def test_damage_exits_with_five(out):
     (out / shard.file).write_bytes(b"PAR1 or so")
     _check(_amg("verify", out), 5, shard.file, "sha256")
     _check(_amg("verify", out, "--workers", 2), 5, shard.file)
+    result = _amg("verify", out, "--json")
+    values = json.loads(result.stdout)
+    assert (result.exit_code, values["n_rows"], values["unfinished"]) == (5, 2, None)
+    assert {problem["shard"] for problem in values["problems"]} == {0}
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "gc", "retry-failed"])
 def test_a_folder_without_a_run_exits_with_two(tmp_path, command):
-    _check(_amg(command, tmp_path / "none"), 2, "RunError", f"{tmp_path}/none holds no run")
+    _check(_amg(command, tmp_path / "none"), 2, f"error: {tmp_path}/none holds no run")
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "gc", "retry-failed"])
 def test_a_file_in_place_of_a_run_exits_with_five(tmp_path, command):
     (tmp_path / "file").write_text("")
-    _check(_amg(command, tmp_path / "file"), 5, "StorageError", f"{tmp_path}/file")
+    _check(_amg(command, tmp_path / "file"), 5, "error: cannot read ", f"{tmp_path}/file")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +213,61 @@ def test_mistakes_in_options_are_named_and_exit_with_two(folder, tmp_path, optio
     assert all(name.endswith(".lock") for name in left)
 
 
+def test_options_of_retry_failed_reach_its_workers(failed, monkeypatch):
+    _, out = failed
+
+    def make(setup, n_shards):
+        config = setup.config
+        raise ConfigError(
+            f"{config.generator.memory_budget} {config.model.device} {config.run.drain_s:g} "
+            f"{config.engine.name} {config.engine.min_workers} {config.engine.max_workers} "
+            f"{config.engine.address} {config.engine.cpus_per_worker} "
+            f"{config.engine.gpus_per_worker} {sorted(setup.again)}"
+        )
+
+    monkeypatch.setattr("pipelines.corpus.run.make_engine", make)
+    _check(_amg("retry-failed", out, "--set=run.drain_s=3"), 2, "None None 3 local 1 None None")
+    options = ["--memory-budget=1MB", "--device=cuda:1", "--engine=ray", "--address=auto"]
+    options += ["--workers=2:3", "--cpus-per-worker=4", "--gpus-per-worker=0.5"]
+    options += ["--status=oom", "--status=decode_error"]
+    said = "1000000 cuda:1 20 ray 2 3 auto 4.0 0.5 ['decode_error', 'oom']"
+    _check(_amg("retry-failed", out, *options), 2, said)
+    result = _amg("retry-failed", out, "--set=generator.points_per_side=3")
+    _check(result, 2, "not the run that was planned", "generator.points_per_side")
+    _check(_amg("retry-failed", out, "--status=ok"), 2, "status 'ok': rows fail as one of crashed")
+    _check(_amg("retry-failed", out, "--slice=2/1"), 2, "--slice '2/1'")
+
+
+def test_a_finished_run_is_deleted_by_those_alone_who_say_so(folder, out, monkeypatch):
+    monkeypatch.setattr("pipelines.corpus.run.make_engine", DeadEngine)
+    command, before = ["run", folder, "--out", out, *OPTIONS, "--overwrite"], contents(out)
+    _check(_amg(*command), 2, f"--overwrite: {out} holds a finished run; give --yes too")
+    with monkeypatch.context() as patched:
+        patched.setattr("amg.cli.options._can_ask", lambda: True)
+        _check(_amg(*command, typed="n\n"), 2, "Delete it?", "nothing was deleted")
+        assert contents(out) == before
+        shutil.copytree(out, asked := out.with_name("asked"))
+        _check(_amg("run", folder, "--out", asked, *command[4:], typed="y\n"), 6)
+        assert contents(asked) == []
+    _check(_amg(*command, "--yes"), 6)
+    assert contents(out) == []
+    _check(_amg(*command), 6)  # nothing is finished there
+
+
+def test_metrics_are_for_this_machine_unless_told_otherwise(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        prometheus_client, "start_http_server", lambda port, addr: asked.append((port, addr))
+    )
+    monkeypatch.setattr(prometheus_client, "Gauge", lambda *_: None)
+    options = ["--metrics-port=9400"]
+    for more in ([], ["--metrics-address=0.0.0.0"]):
+        _amg("retry-failed", "/nowhere", *options, *more)
+    assert asked == [(9400, "127.0.0.1"), (9400, "0.0.0.0")]
+    said = "--metrics-address: give --metrics-port too"
+    _check(_amg("retry-failed", "/nowhere", "--metrics-address=0.0.0.0"), 2, said)
+
+
 def test_mistakes_in_inputs_are_named_and_exit_with_two(folder, tmp_path):
     out = tmp_path / "out"
     _check(_amg("run", "/nowhere", "--out", out), 2, "inputs: '/nowhere'")
@@ -183,7 +295,7 @@ def test_a_run_that_is_in_use_exits_with_four(folder, out, command):
 
 def test_an_output_that_cannot_be_written_exits_with_five(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    _check(_amg("run", folder, "--out", tmp_path / "file"), 5, "StorageError", tmp_path / "file")
+    _check(_amg("run", folder, "--out", tmp_path / "file"), 5, "error: cannot ", tmp_path / "file")
 
 
 def test_status_is_json_for_programs(out):
@@ -192,15 +304,23 @@ def test_status_is_json_for_programs(out):
     assert result.exit_code == 4
     values = json.loads(result.stdout)
     assert (values["n_images"], values["n_shards"], values["n_committed"]) == (10, 2, 1)
+    assert (values["is_finished"], values["drivers"]) == (False, [])
     assert values["tally"]["statuses"] == {"ok": 8}
     assert result.stderr == ""
+    with hold_lease(open_storage(out), (1, 4)):
+        (driver,) = json.loads(_amg("status", out, "--json").stdout)["drivers"]
+        assert (driver["pid"], driver["slice"]) == (os.getpid(), "2/4")
+        said = f"process {os.getpid()} on {driver['host']}, slice 2/4"
+        _check(_amg("status", out), 4, "running", said)
 
 
 def test_a_plan_says_what_would_be_done_and_writes_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = _amg("plan", folder, *OPTIONS, "--limit", 9, "--seconds-per-image", 400)
     n_bytes = sum(path.stat().st_size for path in sorted(folder.iterdir())[:9])
-    _check(result, 0, f"9 images, {n_bytes / 1e6:.1f} MB", "2 shards of 8 images", "1.0 hours")
+    _check(result, 0, "images  9\n", f"{n_bytes / 1e6:.1f} MB", "2 of 8 images", "1.0 hours")
+    values = json.loads(_amg("plan", folder, *OPTIONS, "--json").stdout)
+    assert (values["n_images"], values["n_shards"], values["worker_s"]) == (10, 2, None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,6 +329,9 @@ def test_garbage_is_named_before_it_goes(out):
     litter.write_bytes(b"x" * 200_000)
     _check(_amg("gc", out, "--dry-run"), 0, f"data/{litter.name}", "1 files, 0.2 MB would be")
     assert litter.exists()
+    values = json.loads(_amg("gc", out, "--dry-run", "--json").stdout)
+    files = {f"data/{litter.name}": 200_000}
+    assert values == {"is_deleted": False, "n_bytes": 200_000, "files": files}
     _check(_amg("gc", out), 0, f"data/{litter.name}", "1 files, 0.2 MB deleted")
     assert not litter.exists()
 

@@ -7,18 +7,19 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+import yaml
 
-from amg.config import load_config
-from amg.errors import AmgError, RunError
+from amg.config import EngineConfig, ModelConfig, load_config
+from amg.errors import AmgError, ConfigError, RunError
 from amg.ops import rle
 from amg.records import Rle
-from amg.runs.folder import commit_file, read_commits, require_plan, to_json
+from amg.runs.folder import Tally, commit_file, read_commits, require_plan, to_json
 from amg.runs.results import open_run
 from amg.runs.shards import ShardWriter, read_shard
 from amg.storage.stores import open_storage
 from pipelines.corpus.gc import collect_garbage
 from pipelines.corpus.lease import hold_lease
-from pipelines.corpus.run import retry_failed, summarize
+from pipelines.corpus.run import read_config, retry_failed, summarize
 from pipelines.corpus.verify import verify
 from tests.pipelines.helpers import contents, make_folder, make_run
 from tests.pipelines.stub import make_stub, save_image
@@ -130,17 +131,16 @@ def test_a_shard_that_was_cut_short_is_found(out):
 
 def test_a_missing_commit_is_found(out):
     (out / commit_file(1)).unlink()
-    assert _problems(out) == [
-        "1 of 3 shards are not committed",
-        "_SUCCESS says that all shards are committed",
-    ]
-    (out / "_SUCCESS").unlink()
-    assert _problems(out) == ["1 of 3 shards are not committed"]
+    assert _problems(out) == ["1 of 3 shards are not committed, and _SUCCESS says that all are"]
 
 
-def test_a_missing_sign_of_success_is_found(out):
+def test_what_is_still_to_be_done_is_no_damage(out):
     (out / "_SUCCESS").unlink()
-    assert _problems(out) == ["_SUCCESS is missing: run again to finish"]
+    *_, whole = verify(str(out))
+    assert (whole.problems, whole.unfinished) == ((), "_SUCCESS is missing: run again to finish")
+    (out / commit_file(1)).unlink()
+    *_, whole = verify(str(out))
+    assert (whole.problems, whole.unfinished) == ((), "1 of 3 shards are not committed")
 
 
 @pytest.mark.parametrize("parent", [0, 1, -1])
@@ -342,6 +342,45 @@ def test_what_failed_is_done_again_and_nothing_else(tmp_path, folder, finished):
     assert _problems(out) == []
 
 
+@pytest.fixture
+def broken(out):
+    """The finished run, with one more failed row in each shard: of no image's fault."""
+    for shard in range(3):
+        _rewrite(out, shard, lambda rows: [replace(rows[0], status="oom", masks=()), *rows[1:]])
+        commit = _commits(out)[shard]
+        tally = sum(map(Tally.of, read_shard(out / commit.file)), Tally())
+        (out / commit_file(shard)).write_bytes(to_json(replace(commit, tally=tally)))
+    assert _problems(out) == []
+    return out
+
+
+def test_only_rows_of_the_chosen_statuses_are_done_again(broken):
+    report = retry_failed(broken, statuses=["oom"], make_generator=make_stub)
+    assert report.tally.statuses == {"ok": 19, "decode_error": 1}
+    assert report.session_images == 3
+    assert _problems(broken) == []
+    before = _files(broken)
+    report = retry_failed(broken, statuses=["oom", "crashed"], make_generator=None)
+    assert report.session_images == 0
+    data = {name for name in before if name.startswith(("data/", "commits/"))}
+    assert {name: _files(broken)[name] for name in data} == {name: before[name] for name in data}
+
+
+def test_a_slice_does_only_its_failed_rows_again(broken):
+    with hold_lease(open_storage(broken), (1, 2)):
+        report = retry_failed(broken, slice_=(0, 2), make_generator=make_stub)
+    assert report.tally.statuses == {"ok": 18, "oom": 1, "decode_error": 1}
+    report = retry_failed(broken, slice_=(1, 2), make_generator=make_stub)
+    assert report.tally.statuses == {"ok": 19, "decode_error": 1}
+    assert _problems(broken) == []
+
+
+@pytest.mark.parametrize("status", ["ok", "lost"])
+def test_a_status_that_no_failed_row_has_is_refused_by_name(out, status):
+    with pytest.raises(ConfigError, match=f"status '{status}': rows fail as one of crashed, "):
+        retry_failed(out, statuses=["oom", status], make_generator=make_stub)
+
+
 def test_what_fails_again_keeps_its_row_with_the_reason(out):
     before = contents(out)
     report = retry_failed(out, make_generator=make_stub)
@@ -464,4 +503,19 @@ def test_masks_decode_to_what_the_stub_saw(finished, folder):
 def test_the_configuration_is_that_of_the_run(finished):
     written = load_config(finished / "config.yaml")
     assert written.run.images_per_shard == 8
-    assert written.model.device == "cpu"
+    assert written.model.device is None
+    text = (finished / "config.yaml").read_text()
+    assert not any(word in text for word in ("engine", "device", "memory_budget", "drain_s"))
+
+
+def test_what_an_older_folder_keeps_of_a_call_is_left_out(out):
+    tree = yaml.safe_load((out / "config.yaml").read_text())
+    tree["model"] |= {"device": "cpu", "compile": True}
+    tree["engine"] = {"name": "ray", "max_workers": 64}
+    tree["generator"]["memory_budget"] = 1000
+    tree["run"] |= {"decode_threads": 64, "stall_timeout_s": 7.0}
+    (out / "config.yaml").write_text(yaml.safe_dump(tree))
+    config = read_config(open_storage(out))
+    assert (config.model, config.engine) == (ModelConfig(), EngineConfig())
+    assert config.generator.memory_budget is None
+    assert (config.run.decode_threads, config.run.stall_timeout_s) == (4, 7.0)

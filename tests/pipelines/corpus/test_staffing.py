@@ -7,7 +7,7 @@ import pytest
 
 from amg import StorageError
 from amg.config import Config, EngineConfig
-from amg.errors import BlockedRunError, CheckpointError, InterruptedRunError
+from amg.errors import BlockedRunError, CheckpointError
 from amg.runs.folder import FAILURES, Commit, Plan, Tally
 from amg.storage.stores import open_storage
 from pipelines.corpus import driver, outbox, staffing
@@ -84,7 +84,7 @@ def test_what_may_pass_is_waited_for_until_time_is_up():
     assert staff.avoided(now + 61) == frozenset()
     staff.check_strength(0, 1, now)
     staff.check_strength(0, 1, now + 599)
-    with pytest.raises(InterruptedRunError, match=r"0 of 1 workers .*bad .*no room"):
+    with pytest.raises(BlockedRunError, match=r"0 of 1 workers .*bad .*no room"):
         staff.check_strength(0, 1, now + 601)
 
 
