@@ -71,7 +71,7 @@ def soak(
         with _workers_of(engine, way.address, image_s) as (workers, options):
             soaker = _Soaker(rng, Path(root) / "state", folder, way, [*options], workers, image_s)
             started = time.monotonic()
-            while soaker.n_killed < kills or not soaker.is_whole(expected):
+            while not (soaker.is_whole(expected) and soaker.n_killed >= kills):
                 soaker.drive(kills)
         seconds = time.monotonic() - started
     typer.echo(
