@@ -14,13 +14,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from amg.cli import app
-from amg.errors import ConfigError
+from amg.errors import BlockedRunError, ConfigError
 from amg.runs.folder import commit_file
 from amg.runs.results import decode_mask, open_run
 from amg.storage.stores import open_storage
 from amg.view.overlay import draw_overlay
 from pipelines.corpus.lease import hold_lease
-from pipelines.corpus.messages import Died, Node
 from tests.pipelines.helpers import (
     DRIVER_VARIABLE,
     QUICK,
@@ -111,33 +110,14 @@ def test_failures_may_be_accepted(failed, rate, code):
     _check(_amg("retry-failed", out, *nothing), code, "1 decode_error")
 
 
-class DeadEngine:
-    """Its workers die before they are ready."""
-
-    max_workers = 1
-
-    def __init__(self, *_):
-        self._n = 0
-
-    def nodes(self):
-        return {Node("here", "here")}
-
-    def start(self, avoid):
-        self._n += 1
-        return self._n
-
-    def wait(self, timeout_s):
-        return [Died(self._n, "exit code 127")]
-
-    def close(self):
-        pass
+def _blocked(*_):
+    raise BlockedRunError("no worker can be started: no room")
 
 
 def test_a_run_that_cannot_go_on_exits_with_six(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.corpus.run.make_engine", DeadEngine)
-    monkeypatch.setattr("pipelines.corpus.staffing._FIRST_REST_S", 0.01)
+    monkeypatch.setattr("pipelines.corpus.run.make_engine", _blocked)
     result = _amg("run", folder, "--out", tmp_path / "out", *OPTIONS)
-    _check(result, 6, "error: no worker can be started", "exit code 127")
+    _check(result, 6, "error: no worker can be started: no room")
 
 
 def test_an_unfinished_run_exits_with_four(out):
@@ -155,7 +135,7 @@ def test_options_of_lists(folder, out, tmp_path):
     (tmp_path / "list.txt").write_text(f"{folder}/000.png\n" * 3)
     _check(_amg("plan", tmp_path / "list.txt"), 2, "1 image ids occur more", "--on-duplicate")
     numbered = _amg("plan", tmp_path / "list.txt", "--on-duplicate=number")
-    _check(numbered, 0, "images      3", "2 ids were there before: number")
+    _check(numbered, 0, "images      3\n", "2 ids were there before: number")
     refused = _amg("plan", tmp_path / "list.txt", "--on-duplicate=skip", "--allow", tmp_path)
     _check(refused, 2, "line 1", f"--allow {folder}")
     moved = "--remap", f"/elsewhere={tmp_path}"
@@ -243,8 +223,7 @@ def test_options_of_retry_failed_reach_its_workers(failed, monkeypatch):
 
 
 def test_a_finished_run_is_deleted_by_those_alone_who_say_so(folder, out, monkeypatch):
-    monkeypatch.setattr("pipelines.corpus.run.make_engine", DeadEngine)
-    monkeypatch.setattr("pipelines.corpus.staffing._FIRST_REST_S", 0.01)
+    monkeypatch.setattr("pipelines.corpus.run.make_engine", _blocked)
     command, before = ["run", folder, "--out", out, *OPTIONS, "--overwrite"], contents(out)
     _check(_amg(*command), 2, f"--overwrite: {out} holds a finished run; give --yes too")
     with monkeypatch.context() as patched:
