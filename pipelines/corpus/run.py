@@ -37,7 +37,7 @@ from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
 from pipelines.corpus.listing import Job
 from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
-from pipelines.corpus.plan import check_config, clear, prepare, settle_paths, take_inputs
+from pipelines.corpus.plan import check_config, clear, prepare, resolve, settle_paths, take_inputs
 from pipelines.corpus.state import OnState
 from pipelines.corpus.witness import find_witness, spread
 from pipelines.corpus.worker import make_generator, segmenting
@@ -121,6 +121,9 @@ class Run:
         ):
             with hold_planning_lease(self.storage):
                 if self._overwrite:
+                    # What is asked for in its place must be there before anything is deleted.
+                    resolve(self.job.config)
+                    next(self.job.sources())
                     clear(self.storage)
                 plan, config = prepare(self.job, self.storage, complete)
             commits = read_commits(self.storage, plan)

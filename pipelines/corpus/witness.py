@@ -22,7 +22,7 @@ from amg.storage.retry import INPUT_WAITS_S, read_with_backoff, with_backoff
 from amg.storage.urls import from_bytes, is_web, place_of
 
 logger = logging.getLogger(__name__)
-_PROBES = 16
+_PROBES, _PROBES_AT_ONCE = 16, 4  # some may be large
 _PROBING_S = 20.0
 _FRESH_S = 5.0
 """What was just seen is believed for so long."""
@@ -39,7 +39,7 @@ def find_witness(
     sources: Sequence[ImageSource], allow: Sequence[str] | None = None
 ) -> ImageSource | None:
     """One of some images that can be read and decoded here and now; None if none can, in time."""
-    pool = ThreadPoolExecutor(_PROBES, "witness")
+    pool = ThreadPoolExecutor(_PROBES_AT_ONCE, "witness")
     try:
         futures = {pool.submit(can_be_read, source, allow): source for source in sources}
         for future in as_completed(futures, timeout=_PROBING_S):

@@ -233,6 +233,9 @@ def test_a_finished_run_is_deleted_by_those_alone_who_say_so(folder, out, monkey
         shutil.copytree(out, asked := out.with_name("asked"))
         _check(_amg("run", folder, "--out", asked, *command[4:], typed="y\n"), 6)
         assert contents(asked) == []
+    gone = ["run", out / "no-such-folder", *command[2:], "--yes"]
+    _check(_amg(*gone), 2, "No such file")
+    assert contents(out) == before
     _check(_amg(*command, "--yes"), 6)
     assert contents(out) == []
     _check(_amg(*command), 6)  # nothing is finished there
