@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _MAX_REASON_CHARS = 200
 _BEAT_S = 1.0
+_UNREAD = ("missing", "unreachable")  # a file that is no picture is there
 _SAYS_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA's libraries
 
 
@@ -180,7 +181,8 @@ class Worker:
     def _check_inputs(self, batch: list[LoadedImage]) -> None:
         """Stop the run where a mount is gone: it would give a million rows of missing images."""
         for loaded in batch:
-            self._unread_in_a_row = 0 if loaded.image is not None else self._unread_in_a_row + 1
+            is_unread = loaded.row.status in _UNREAD
+            self._unread_in_a_row = self._unread_in_a_row + 1 if is_unread else 0
         if self._unread_in_a_row < self._config.max_unread_in_a_row:
             return
         if self._inputs.has_witness():

@@ -168,6 +168,10 @@ def test_a_mount_that_is_lost_stops_the_run(tmp_path):
         (folder / f"{n:03d}.png").unlink()
     statuses = [row.status for row in _rows(tmp_path, worker, sources)]
     assert statuses == ["missing"] * 6 + ["ok"] * 3  # the witness is there: it is only they
+    for n in range(6):
+        (folder / f"{n:03d}.png").write_bytes(b"no picture")
+    statuses = [row.status for row in _rows(tmp_path, worker, sources[:6])]
+    assert statuses == ["decode_error"] * 6  # but it is all there
     folder.rename(tmp_path / "unmounted")
     with pytest.raises(InterruptedRunError, match=r"images in a row cannot be read on .*missing"):
         _rows(tmp_path, worker, sources)
