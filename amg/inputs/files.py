@@ -56,7 +56,8 @@ async def _read_web(files: Any, url: str, start: int, end: int) -> bytes:
             data += chunk
             if len(data) > end - start:
                 break
-    return bytes(data[: end - start + 1])
+    del data[end - start + 1 :]
+    return bytes(data)
 
 
 def open_file(location: str) -> "StorageFile":

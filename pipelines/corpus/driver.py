@@ -182,7 +182,7 @@ class Driver:
             self._drop_queued()
             return
         self._start_workers(engine)
-        if not (self._outbox.is_open and self._inputs.is_due):
+        if not (self._outbox.is_open and self._can_read_inputs()):
             return
         ready = [(n, w) for n, w in self._workers.items() if w.ready_at is not None]
         for depth in (1, 2):  # a second shard in flight hides the driver's round trip
@@ -267,7 +267,7 @@ class Driver:
             case Failed(attempt=attempt, error=error):
                 if attempt in worker.attempts:
                     worker.attempts.remove(attempt)
-                    self._give_up(attempt, error)
+                    self._give_up(event.worker, attempt, error, engine)
             case Died():
                 self._lose(event)
 
@@ -300,18 +300,33 @@ class Driver:
         self._stop_if_too_many_failed()
 
     def _stop_if_too_many_failed(self) -> None:
-        tally = self._resumed + self._committed
+        tally = self._committed  # what was there before was looked at before
         most = self._run.max_failure_rate * tally.images
         if tally.images >= _LEAST_FOR_A_RATE and tally.failed > most and self.stopped is None:
             self.stop(f"{tally.failed} of {tally.images} images failed: over max_failure_rate")
 
-    def _give_up(self, attempt: str, error: Exception) -> None:
+    def _give_up(self, number: int, attempt: str, error: Exception, engine: Engine) -> None:
         """A worker lives, and has not done its shard."""
-        if isinstance(error, InterruptedRunError):  # it would be so for all that follow
+        is_unread = isinstance(error, InputsGoneError | InterruptedRunError)
+        if is_unread and self._has_witness():
+            # We can read what it cannot: its machine is at fault, where a new one is looked at.
+            self._fail(attempt, error)
+            engine.kill(number)
+            self._lose(Died(number, str(error)))
+        elif isinstance(error, InterruptedRunError):  # it would be so for all that follow
             self.schedule.put_back(attempt)
             self.stop(str(error))
         else:
             self._fail(attempt, error)
+
+    def _has_witness(self) -> bool:
+        return self._witness is not None and can_be_read(self._witness, self._run.allow)
+
+    def _can_read_inputs(self) -> bool:
+        """Whether it makes sense to give out work, where inputs could not be read before."""
+        if self._inputs.is_tried and self._inputs.is_due and self._has_witness():
+            self._inputs.worked()
+        return self._inputs.is_due
 
     def _fail(self, attempt: str, error: Exception) -> None:
         """A shard could not be done, and it is a storage's fault or a file's."""
@@ -325,11 +340,15 @@ class Driver:
             self.schedule.put_back(attempt)
         else:
             self.schedule.fail(attempt, str(error))
+        if shard is not None:  # it ended in order: the next driver need not wonder how
+            self._outbox.delete([attempt_file(shard, attempt)])
 
     def _is_everybodys(self, error: Exception) -> bool:
         """Whether we meet the same failure here, which is waited out. Raises if it lasts."""
+        if isinstance(error, InterruptedRunError):
+            return False
         if isinstance(error, InputsGoneError):
-            if self._witness is not None and can_be_read(self._witness, self._run.allow):
+            if self._has_witness():
                 self._inputs.worked()
                 return False
             self._inputs.failed(error)

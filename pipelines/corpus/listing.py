@@ -89,12 +89,11 @@ def as_planned(source: ImageSource, moves: Sequence[Move] = ()) -> ImageSource:
     if is_plain and not moves:
         return source
     location = from_bytes(path)
-    if moves:
-        location = planned_location(location, moves)
-    kept = bare(location)
+    is_withheld = bare(location) != as_sent(location)
+    kept = bare(planned_location(location, moves) if moves else location)
     if to_bytes(kept) == path:
         return source
-    return replace(source, path=to_bytes(kept), withheld=kept != as_sent(location))
+    return replace(source, path=to_bytes(kept), withheld=is_withheld)
 
 
 def _present(source: ImageSource, moves: Sequence[Move]) -> ImageSource:

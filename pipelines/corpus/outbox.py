@@ -44,6 +44,7 @@ class Outbox:
         self._storage, self._lease, self._plan = storage, lease, plan
         self._log, self._replaced = log, replaced
         self._patience = Patience(_PATIENCE_S)
+        self._reading = Patience(_PATIENCE_S)  # what can be written may still not be read
         self._waiting: deque[tuple[int, ShardResult]] = deque()
 
     @property
@@ -54,7 +55,7 @@ class Outbox:
     @property
     def is_open(self) -> bool:
         """Whether it makes sense to give out more work: OUT is ours, and takes what is written."""
-        return not self._patience.is_tried and self._lease.is_held
+        return not self._patience.is_tried and self._reading.is_due and self._lease.is_held
 
     def put(self, worker: int, result: ShardResult) -> None:
         """A worker has published a shard."""
@@ -95,7 +96,7 @@ class Outbox:
 
     def try_reading(self, operation: Callable[[], object]) -> bool:
         """Whether something of OUT could be read. Raises as `commit`."""
-        return self._patience.attempt(operation)
+        return self._reading.attempt(operation)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete files that are in nobody's way: what cannot be deleted stays, and gc finds it."""

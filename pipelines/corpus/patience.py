@@ -1,11 +1,13 @@
 """How long a storage that fails is waited for: its own failures count, not the lack of news."""
 
+import logging
 import random
 import time
 from collections.abc import Callable
 
 from amg.errors import StorageError
 
+logger = logging.getLogger(__name__)
 _LOOK_AGAIN_S = (2.0, 20.0)
 """Between looks at what fails: the first, the longest. Each is twice the last, by chance less."""
 
@@ -41,6 +43,7 @@ class Patience:
     def failed(self, error: Exception) -> None:
         """The storage failed. Raises StorageError if it has done nothing else for too long."""
         now = time.monotonic()
+        logger.warning("waited for: %s", error)
         if self._error is None:
             self._failing_since = now
         self._error = error

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple, TypeVar
 
 from amg.errors import AmgError, ImageError, InputsGoneError, StorageError
-from amg.inputs.images import decode_image
+from amg.inputs.folders import looks_like_image
 from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
 from amg.storage.retry import INPUT_WAITS_S, read_with_backoff, with_backoff
@@ -24,12 +24,15 @@ from amg.storage.urls import from_bytes, is_web, place_of
 logger = logging.getLogger(__name__)
 _PROBES, _PROBES_AT_ONCE = 16, 4  # some may be large
 _PROBING_S = 20.0
+_MOST_BYTES = 2**27  # a witness is small
 _FRESH_S = 5.0
 """What was just seen is believed for so long."""
+_TRUSTED_S = 600.0
+"""A place that has given an image in this time is asked with all patience."""
 _IMPATIENT_AFTER = 2
-"""Images in a row that a place did not give: the next are asked for once each."""
-_REST_AFTER = 8
-"""And after so many, none is asked for during `_REST_S`."""
+"""Images in a row that another place did not give: the next are asked for once each."""
+_REST_AFTER = 32
+"""And after so many, none is asked for during `_REST_S`: a host that is dead for ever."""
 _REST_S = 60.0
 _PLACES_KEPT = 1024
 Value = TypeVar("Value")
@@ -38,7 +41,10 @@ Value = TypeVar("Value")
 def find_witness(
     sources: Sequence[ImageSource], allow: Sequence[str] | None = None
 ) -> ImageSource | None:
-    """One of some images that can be read and decoded here and now; None if none can, in time."""
+    """One of some images that can be read here and now; None if none can, in time.
+
+    None is decoded: an image that kills a decoder must find a worker, not a driver.
+    """
     pool = ThreadPoolExecutor(_PROBES_AT_ONCE, "witness")
     try:
         futures = {pool.submit(can_be_read, source, allow): source for source in sources}
@@ -58,13 +64,12 @@ def spread(n_images: int) -> Iterable[int]:
 
 
 def can_be_read(source: ImageSource, allow: Sequence[str] | None = None) -> bool:
-    """Whether an image can be read and decoded, asked once."""
+    """Whether an image can be read, and begins as one, asked once."""
     try:
-        decode_image(read_source(source, allow=allow))
+        return looks_like_image(read_source(source, _MOST_BYTES, allow=allow)[:32])
     except AmgError as error:
         logger.info("%s: %s", source.image_id, error)
         return False
-    return True
 
 
 class InputReader:
@@ -117,6 +122,9 @@ class InputReader:
     def _try(self, source: ImageSource, place: str) -> bytes:
         with self._lock:
             n, at, reason = self._withheld.get(place, _NOTHING_WITHHELD)
+            given = self._given.get(place)
+        if given is not None and time.monotonic() - given.at < _TRUSTED_S:
+            n = 0  # it is down for a while, and each of its images is asked for in earnest
         if n >= _REST_AFTER and time.monotonic() - at < _REST_S:
             raise _NotAskedError(f"not asked for, after {n} images in a row; the last: {reason}")
         if n >= _IMPATIENT_AFTER:

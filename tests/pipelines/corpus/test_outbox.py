@@ -144,6 +144,18 @@ def test_nothing_is_committed_while_the_lease_cannot_be_renewed(out, clock):
         out.box.commit()
 
 
+def test_inputs_that_cannot_be_read_for_too_long_end_the_run(out, clock):
+    """Though OUT can be written to all the time."""
+    unread = _raise(StorageError("no such rows"))
+    assert not out.box.try_reading(unread)
+    assert not out.box.is_open
+    clock.now_s += 20
+    assert out.box.commit() == [] and out.box.is_open
+    clock.now_s += 290
+    with pytest.raises(StorageError, match="for 300 s and more: no such rows"):
+        out.box.try_reading(unread)
+
+
 def test_the_first_of_two_commits_stands(out):
     """Two drivers have done a shard, since their leases did not exclude each other."""
     first, second = (_published(out.storage, 1, attempt) for attempt in ("aaaaaaaa", "bbbbbbbb"))

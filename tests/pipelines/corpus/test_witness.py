@@ -110,6 +110,7 @@ def test_a_place_that_gives_nothing_is_asked_less_and_less(store, monkeypatch):
         assert caught.value.status == "unreachable"
         return asked.count(f"https://dead/{n}")
 
+    monkeypatch.setattr(witness, "_REST_AFTER", 8)
     clock = SimpleNamespace(monotonic=lambda: now_s)
     now_s = 1000.0
     monkeypatch.setattr(witness, "time", clock)
@@ -123,6 +124,20 @@ def test_a_place_that_gives_nothing_is_asked_less_and_less(store, monkeypatch):
     contents["https://dead/11"] = b"alive"
     reader.read(_at("https://dead/11"))
     assert fail(12) == 3
+
+
+def test_a_place_that_gave_images_is_asked_in_earnest(store, monkeypatch):
+    """A store that was down, or a folder of it that is forbidden, condemns nobody unasked."""
+    contents, asked = store
+    monkeypatch.setattr(witness, "_REST_AFTER", 2)
+    contents["s3://b/0"] = b"0"
+    reader = InputReader(None)
+    reader.read(_at("s3://b/0"))
+    for n in range(1, 6):
+        contents[f"s3://b/{n}"] = StorageError("down")
+        with pytest.raises(ImageError):
+            reader.read(_at(f"s3://b/{n}"))
+        assert asked.count(f"s3://b/{n}") == 3
 
 
 def test_a_witness_is_found_among_bad_images(tmp_path):
