@@ -81,7 +81,7 @@ class SourceTable:
         return sources
 
     def batches(self) -> Iterator[list[ImageSource]]:
-        """All sources, a row group at a time. Raises StorageError."""
+        """All sources, a row group at a time. Raises StorageError, RunError for a damaged one."""
         return (to_sources(self._read_group(group)) for group in range(len(self._starts) - 1))
 
     def ids(self) -> Iterator[list[str]]:
@@ -93,7 +93,9 @@ class SourceTable:
     def _read_group(self, group: int, columns: list[str] | None = None) -> pa.Table:
         try:
             return self._parquet.read_row_group(group, columns=columns, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
+        except pa.ArrowException as error:
+            raise RunError(f"{self._where}: damaged: {error}") from error
+        except Exception as error:  # each store's client raises what its authors chose
             raise StorageError(f"{self._where}: cannot be read: {error}") from error
 
     def close(self) -> None:

@@ -37,15 +37,13 @@ from pipelines.corpus.messages import (
     WorkerSetup,
 )
 from pipelines.corpus.outbox import Outbox
-from pipelines.corpus.patience import Patience
 from pipelines.corpus.schedule import Schedule
 from pipelines.corpus.staffing import Staffing
 from pipelines.corpus.state import OnState, RunState
-from pipelines.corpus.witness import can_be_read
+from pipelines.corpus.witness import RunInputs
 
 logger = logging.getLogger(__name__)
 _WAIT_S = 0.25
-_INPUTS_PATIENCE_S = 120.0
 _LEAST_FOR_A_RATE = 1000
 
 
@@ -104,8 +102,7 @@ class Driver:
         self._committed = Tally()
         self._log = EventLog(storage)
         self._outbox = Outbox(storage, lease, plan, self._log, replaced=earlier_files or {})
-        self._inputs = Patience(_INPUTS_PATIENCE_S)
-        self._witness = setup.witness
+        self._inputs = RunInputs(setup.witness, self._run.allow)
         self._workers: dict[int, _Worker] = {}
         self._dead_attempts: list[str] = []
         self._dropped: list[tuple[int, str]] = []
@@ -182,7 +179,7 @@ class Driver:
             self._drop_queued()
             return
         self._start_workers(engine)
-        if not (self._outbox.is_open and self._can_read_inputs()):
+        if not (self._outbox.is_open and self._inputs.are_there()):
             return
         ready = [(n, w) for n, w in self._workers.items() if w.ready_at is not None]
         for depth in (1, 2):  # a second shard in flight hides the driver's round trip
@@ -308,7 +305,7 @@ class Driver:
     def _give_up(self, number: int, attempt: str, error: Exception, engine: Engine) -> None:
         """A worker lives, and has not done its shard."""
         is_unread = isinstance(error, InputsGoneError | InterruptedRunError)
-        if is_unread and self._has_witness():
+        if is_unread and self._inputs.has_witness():
             # We can read what it cannot: its machine is at fault, where a new one is looked at.
             self._fail(attempt, error)
             engine.kill(number)
@@ -319,22 +316,14 @@ class Driver:
         else:
             self._fail(attempt, error)
 
-    def _has_witness(self) -> bool:
-        return self._witness is not None and can_be_read(self._witness, self._run.allow)
-
-    def _can_read_inputs(self) -> bool:
-        """Whether it makes sense to give out work, where inputs could not be read before."""
-        if self._inputs.is_tried and self._inputs.is_due and self._has_witness():
-            self._inputs.worked()
-        return self._inputs.is_due
-
     def _fail(self, attempt: str, error: Exception) -> None:
         """A shard could not be done, and it is a storage's fault or a file's."""
         shard = self.schedule.shard_of(attempt)
         self._log.log("attempt_failed", shard=shard, attempt=attempt, error=str(error))
         logger.warning("shard %s: %s", shard, error)
         # A disk of the run's own folder that is full is so for everyone; others have their own.
-        if _is_lasting(error) and self._storage.local_folder is not None:
+        lasts = type(error) is StorageError and not error.passing
+        if lasts and self._storage.local_folder is not None:
             raise error
         if self._is_everybodys(error):
             self.schedule.put_back(attempt)
@@ -348,11 +337,7 @@ class Driver:
         if isinstance(error, InterruptedRunError):
             return False
         if isinstance(error, InputsGoneError):
-            if self._has_witness():
-                self._inputs.worked()
-                return False
-            self._inputs.failed(error)
-            return True
+            return self._inputs.are_gone(error)
         return isinstance(error, StorageError) and not self._outbox.look()
 
     def _lose(self, died: Died, *, passing: bool = False) -> None:
@@ -411,9 +396,3 @@ class Driver:
             if self._done:
                 forget_attempts(self._storage, self._done)
             sweep_partials(self._storage, [*(a for _, a in self._dropped), *self._dead_attempts])
-
-
-def _is_lasting(error: Exception) -> bool:
-    if isinstance(error, InputsGoneError):
-        return False
-    return isinstance(error, StorageError) and not error.passing

@@ -20,10 +20,12 @@ from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
 from amg.storage.retry import INPUT_WAITS_S, read_with_backoff, with_backoff
 from amg.storage.urls import from_bytes, is_web, place_of
+from pipelines.corpus.patience import Patience
 
 logger = logging.getLogger(__name__)
 _PROBES, _PROBES_AT_ONCE = 16, 4  # some may be large
 _PROBING_S = 20.0
+_PATIENCE_S = 120.0
 _MOST_BYTES = 2**27  # a witness is small
 _FRESH_S = 5.0
 """What was just seen is believed for so long."""
@@ -70,6 +72,36 @@ def can_be_read(source: ImageSource, allow: Sequence[str] | None = None) -> bool
     except AmgError as error:
         logger.info("%s: %s", source.image_id, error)
         return False
+
+
+class RunInputs:
+    """Whether a run's inputs can be read at all, as its driver sees it."""
+
+    def __init__(self, witness: ImageSource | None, allow: Sequence[str] | None) -> None:
+        self._witness, self._allow = witness, allow
+        self._patience = Patience(_PATIENCE_S)
+
+    def has_witness(self) -> bool:
+        """Whether the image that could be read before the run still can."""
+        return self._witness is not None and can_be_read(self._witness, self._allow)
+
+    def worked(self) -> None:
+        """Somebody has read some."""
+        self._patience.worked()
+
+    def are_there(self) -> bool:
+        """Whether it makes sense to give out work: of inputs that were gone, one is asked for."""
+        if self._patience.is_tried and self._patience.is_due and self.has_witness():
+            self._patience.worked()
+        return self._patience.is_due
+
+    def are_gone(self, error: InputsGoneError) -> bool:
+        """Whether what a worker met is so here too. Raises StorageError if it is for too long."""
+        if self.has_witness():
+            self._patience.worked()
+            return False
+        self._patience.failed(error)
+        return True
 
 
 class InputReader:
