@@ -174,7 +174,7 @@ class RunConfig(_Strict):
     drain_s: float = Field(default=20.0, ge=0)
     """How long running shards may take to finish after a signal, before they are dropped."""
     max_failure_rate: UnitInterval = 0.5
-    """Stop, resumable, when a larger share of the images has failed, of 1,000 at least."""
+    """Stop, resumable, when a larger share of this call's images has failed, of 1,000 at least."""
     max_unread_in_a_row: int = Field(default=100, ge=1)
     """Stop, resumable, when so many images in a row cannot be read, and none that could be before
     can: a mount is gone, or is another one."""

@@ -304,20 +304,18 @@ class Driver:
 
     def _give_up(self, number: int, attempt: str, error: Exception, engine: Engine) -> None:
         """A worker lives, and has not done its shard."""
-        is_unread = isinstance(error, InputsGoneError | InterruptedRunError)
-        if is_unread and self._inputs.has_witness():
-            # We can read what it cannot: its machine is at fault, where a new one is looked at.
-            self._fail(attempt, error)
-            engine.kill(number)
-            self._lose(Died(number, str(error)))
-        elif isinstance(error, InterruptedRunError):  # it would be so for all that follow
+        if isinstance(error, InterruptedRunError) and not self._inputs.has_witness():
             self.schedule.put_back(attempt)
-            self.stop(str(error))
-        else:
-            self._fail(attempt, error)
+            self.stop(str(error))  # it would be so for all that follow
+            return
+        is_unread = isinstance(error, InputsGoneError | InterruptedRunError)
+        if not self._fail(attempt, error) and is_unread:
+            # We can read what it cannot: its machine is at fault, where a new one is looked at.
+            engine.kill(number)
+            self._lose(Died(number, str(error), blameless=True))
 
-    def _fail(self, attempt: str, error: Exception) -> None:
-        """A shard could not be done, and it is a storage's fault or a file's."""
+    def _fail(self, attempt: str, error: Exception) -> bool:
+        """A shard could not be done by a storage's or file's fault; whether it is so everywhere."""
         shard = self.schedule.shard_of(attempt)
         self._log.log("attempt_failed", shard=shard, attempt=attempt, error=str(error))
         logger.warning("shard %s: %s", shard, error)
@@ -325,17 +323,17 @@ class Driver:
         lasts = type(error) is StorageError and not error.passing
         if lasts and self._storage.local_folder is not None:
             raise error
-        if self._is_everybodys(error):
+        is_everybodys = self._is_everybodys(error)
+        if is_everybodys:
             self.schedule.put_back(attempt)
         else:
             self.schedule.fail(attempt, str(error))
         if shard is not None:  # it ended in order: the next driver need not wonder how
             self._outbox.delete([attempt_file(shard, attempt)])
+        return is_everybodys
 
     def _is_everybodys(self, error: Exception) -> bool:
         """Whether we meet the same failure here, which is waited out. Raises if it lasts."""
-        if isinstance(error, InterruptedRunError):
-            return False
         if isinstance(error, InputsGoneError):
             return self._inputs.are_gone(error)
         return isinstance(error, StorageError) and not self._outbox.look()

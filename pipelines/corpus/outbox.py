@@ -1,6 +1,5 @@
 """Finished shards on their way to their commits, through times in which OUT fails."""
 
-import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
@@ -15,7 +14,6 @@ from pipelines.corpus.lease import Lease
 from pipelines.corpus.messages import ShardResult
 from pipelines.corpus.patience import Patience
 
-logger = logging.getLogger(__name__)
 _PATIENCE_S = 300.0
 
 

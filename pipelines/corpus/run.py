@@ -123,7 +123,7 @@ class Run:
                 if self._overwrite:
                     # What is asked for in its place must be there before anything is deleted.
                     resolve(self.job.config)
-                    next(self.job.sources())
+                    next(self.job.sources(), None)
                     clear(self.storage)
                 plan, config = prepare(self.job, self.storage, complete)
             commits = read_commits(self.storage, plan)

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _PROBES, _PROBES_AT_ONCE = 16, 4  # some may be large
 _PROBING_S = 20.0
 _PATIENCE_S = 120.0
-_MOST_BYTES = 2**27  # a witness is small
+_MOST_BYTES = 2**27
 _FRESH_S = 5.0
 """What was just seen is believed for so long."""
 _TRUSTED_S = 600.0
@@ -69,6 +69,8 @@ def can_be_read(source: ImageSource, allow: Sequence[str] | None = None) -> bool
     """Whether an image can be read, and begins as one, asked once."""
     try:
         return looks_like_image(read_source(source, _MOST_BYTES, allow=allow)[:32])
+    except ImageError as error:
+        return error.status == "too_large"  # it is there, which is all that is asked
     except AmgError as error:
         logger.info("%s: %s", source.image_id, error)
         return False

@@ -7,7 +7,7 @@ import pytest
 
 from amg import StorageError
 from amg.config import Config, EngineConfig
-from amg.errors import BlockedRunError, CheckpointError
+from amg.errors import BlockedRunError, CheckpointError, InputsGoneError
 from amg.runs.folder import FAILURES, Commit, Plan, Tally
 from amg.storage.stores import open_storage
 from pipelines.corpus import driver, outbox, staffing
@@ -202,6 +202,34 @@ def test_on_one_machine_other_failures_are_tried_again(run_with):
 
     engine.broken[BAD] = once
     run_with(engine)
+    assert len(engine.starts) == 2
+
+
+def test_a_worker_whose_machine_lost_the_inputs_is_replaced(run_with, monkeypatch):
+    """What it had queued is put back, and learns nothing from it."""
+
+    class LosingEngine(FakeEngine):
+        n_killed = 0
+
+        def submit(self, worker, task):
+            if worker:
+                super().submit(worker, task)
+            elif not self.events:  # of two that it is given, the first
+                error = InputsGoneError("the mount is gone")
+                self.events.append(Failed(worker, task.attempt, error))
+
+        def kill(self, worker):
+            self.n_killed += 1
+            super().kill(worker)
+
+    def blame(*_):
+        raise AssertionError("a queued shard was blamed")
+
+    monkeypatch.setattr(driver.RunInputs, "has_witness", lambda _: True)
+    monkeypatch.setattr(driver.Schedule, "lose", blame)
+    engine = LosingEngine({}, [GOOD], max_workers=1)
+    run_with(engine)
+    assert engine.n_killed == 1
     assert len(engine.starts) == 2
 
 
