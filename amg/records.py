@@ -22,14 +22,35 @@ class Rle:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked of a model on one image: a box, points, a mask, or several of these together.
+
+    Coordinates are in the image's pixels. `labels` has one of `points_xy` each: 1 on the object,
+    0 off it. `prompt_id`, `category` and `score` are the asker's own: an annotation's id, the name
+    of its class and a detector's confidence; they pass through to the masks.
+    """
+
+    box_xyxy: tuple[float, float, float, float] | None = None
+    points_xy: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()
+    mask: Rle | None = None
+    prompt_id: str | None = None
+    category: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Mask:
     """One mask of an image, with everything known about it.
 
     Boxes are XYWH in the image's pixels; the width and height of `bbox_xywh` are differences of
     the first and last index, as in the original generator: one less than a count of pixels.
-    `level` is which of the model's three outputs for a point this was, 0 to 2, and 0 if it gave
+    `point_xy` is the point that was asked with: None where it was a box, a mask or several points.
+    `level` is which of the model's three outputs for a prompt this was, 0 to 2, and 0 if it gave
     one; `crop_layer` 0 is the whole image. `parent` is the index, among the image's masks, of the
     smallest mask that contains this one: None if there is none, or if none was looked for.
+    `prompt` is what somebody asked, None where a grid did. `object_score` is the logit of SAM 2's
+    that there is an object at all; other models have None.
     """
 
     rle: Rle
@@ -37,11 +58,28 @@ class Mask:
     bbox_xywh: tuple[float, float, float, float]
     predicted_iou: float
     stability_score: float
-    point_xy: tuple[float, float]
+    point_xy: tuple[float, float] | None
     crop_box_xywh: tuple[int, int, int, int]
     crop_layer: int
     level: int
     parent: int | None = None
+    prompt: Prompt | None = None
+    object_score: float | None = None
+
+    @property
+    def prompt_id(self) -> str | None:
+        """The asker's name of the prompt."""
+        return None if self.prompt is None else self.prompt.prompt_id
+
+    @property
+    def category(self) -> str | None:
+        """The name of the class that the asker gave."""
+        return None if self.prompt is None else self.prompt.category
+
+    @property
+    def score(self) -> float | None:
+        """The asker's confidence, a detector's say; `predicted_iou` is the model's own."""
+        return None if self.prompt is None else self.prompt.score
 
 
 def scores_enough(
