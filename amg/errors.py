@@ -43,10 +43,6 @@ class StorageError(AmgError):
         return _make_storage_error, (type(self), str(self), self.passing)
 
 
-class InputsGoneError(StorageError):
-    """No input can be read, not even those that could be before: it is no single image's fault."""
-
-
 class ShardError(OutputError):
     """A shard file cannot be written, or does not hold what it should."""
 

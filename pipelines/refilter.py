@@ -34,7 +34,8 @@ from amg.runs.folder import (
 from amg.runs.schema import FAILED, SCHEMA_VERSION, ImageRow
 from amg.runs.shards import read_shard
 from amg.storage.access import is_passing
-from amg.storage.stores import Storage, open_storage
+from amg.storage.patient import open_patiently
+from amg.storage.stores import Storage
 from pipelines.corpus.lease import hold_lease, hold_planning_lease
 from pipelines.corpus.messages import OnProgress, Progress, ShardResult, ShardTask, WorkerSetup
 from pipelines.corpus.plan import as_yaml, clear, decisive, differences, fingerprint
@@ -95,11 +96,11 @@ def refilter_run(
     reasons = inexact_changes(origin.generator, wanted)
     if reasons and not approximate:
         raise ConfigError(*reasons, "a run with keep_candidates allows it; or give --approximate")
-    storage = open_storage(out)
+    storage = open_patiently(out)
     n_workers = workers_for(origin.plan.n_shards, workers)
-    config = _configure(read_config(open_storage(source)), wanted, n_workers)
-    with Signals() as signals, hold_lease(storage) as lease:
-        with hold_planning_lease(storage):
+    config = _configure(read_config(open_patiently(source)), wanted, n_workers)
+    with Signals() as signals, hold_lease(storage.once) as lease:
+        with hold_planning_lease(storage.once):
             _check_not_itself(storage, origin)
             if overwrite:
                 clear(storage)
@@ -112,7 +113,7 @@ def refilter_run(
 
 def open_origin(source: str | os.PathLike[str]) -> Origin:
     """A finished run, to take rows from. Raises RunError for what is none, or not complete."""
-    storage = open_storage(source)
+    storage = open_patiently(source)
     plan = require_plan(storage)
     commits = read_commits(storage, plan)
     if len(commits) < plan.n_shards:
@@ -157,7 +158,7 @@ def _prepare(origin: Origin, storage: Storage, config: Config, *, approximate: b
     if found is None:
         if storage.size(CONFIG) is not None:
             raise RunError(f"{storage.url(CONFIG)} is there, and no run wrote it: take another one")
-        _copy_inputs(open_storage(origin.address), storage)
+        _copy_inputs(open_patiently(origin.address), storage)
         storage.write(PLAN, to_json(plan))
     elif found.fingerprint != plan.fingerprint:
         said = "; ".join(differences(found.identity, what))
@@ -204,7 +205,7 @@ class RefilterWorker:
 
     def __init__(self, setup: WorkerSetup, report: OnProgress, *, origin: Origin) -> None:
         self._setup, self._report, self._origin = setup, report, origin
-        self._source, self._storage = open_storage(origin.address), open_storage(setup.out)
+        self._source, self._storage = open_patiently(origin.address), open_patiently(setup.out)
         self._progress = Progress(attempt="")
 
     def run(self, task: ShardTask) -> ShardResult:

@@ -21,7 +21,7 @@ from amg.evaluate.shards import ImageScore, image_ids_by_file, score_run
 from amg.runs.folder import PLAN
 from amg.runs.results import RunResults, open_run
 from amg.runs.watching import OnImages
-from amg.storage.stores import open_storage
+from amg.storage.patient import open_patiently
 
 Score = TypeVar("Score")
 
@@ -195,4 +195,4 @@ def _evaluate_edges(out: str, against: str, options: Options, watch: OnImages) -
 
 
 def _is_run(path: str) -> bool:
-    return open_storage(path).size(PLAN) is not None
+    return open_patiently(path).size(PLAN) is not None

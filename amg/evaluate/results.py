@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from amg.evaluate.ranking import Rank
 from amg.runs.folder import EVALUATION
-from amg.storage.stores import Storage, open_storage, read_all
+from amg.storage.patient import open_patiently
+from amg.storage.stores import Storage, read_all
 from amg.storage.urls import as_text, local_path, name_of, scheme_of, shown
 
 Kind = Literal["coco", "lvis", "bsds", "run", "edges"]
@@ -239,7 +240,7 @@ class Evaluation:
 
     def keep(self) -> str:
         """Write it into the folder that was evaluated; gives where."""
-        storage, name = open_storage(self.out), f"{EVALUATION}/{self.name}.json"
+        storage, name = open_patiently(self.out), f"{EVALUATION}/{self.name}.json"
         storage.write(name, self.to_json())
         return storage.url(name)
 

@@ -18,7 +18,7 @@ from amg.evaluate.shards import ImageScore, ShardTask, check_size, score_shard
 from amg.records import Mask
 from amg.runs.schema import ImageRow
 from amg.runs.shards import read_rows
-from amg.storage.stores import open_storage
+from amg.storage.patient import open_patiently
 
 MIN_IOU_MATCHED = 0.5
 _QUANTILES = (0.01, 0.1, 0.5)
@@ -81,7 +81,7 @@ def compare_shard(task: ShardTask[RowPlace, ImageComparison]) -> list[ImageScore
     rows: dict[str, ImageRow] = {}  # by our ids: the other run's may have another root or suffix
     for (out, name), ids in ids_by_file.items():
         places = sorted(ids)
-        with open_storage(out).open(name) as file:
+        with open_patiently(out).open(name) as file:
             found = zip(places, read_rows(file, name, places), strict=True)
             rows.update((ids[place], row) for place, row in found)
     return score_shard(ShardTask(task.out, task.file, rows, RunJudge()))

@@ -9,7 +9,7 @@ from amg.ops.processes import map_in_processes, workers_for
 from amg.runs.results import RunResults
 from amg.runs.schema import FAILED, ImageRow
 from amg.runs.shards import read_ids, read_shard
-from amg.storage.stores import open_storage
+from amg.storage.patient import open_patiently
 
 Truth = TypeVar("Truth")
 Score = TypeVar("Score")
@@ -42,7 +42,7 @@ class OtherSizeError(EvaluationError):
 
 def image_ids_by_file(run: RunResults) -> dict[str, list[str]]:
     """The image ids in each committed file of a run."""
-    storage = open_storage(run.address)
+    storage = open_patiently(run.address)
     found = {}
     for commit in run.commits.values():
         with storage.open(commit.file) as file:
@@ -77,7 +77,7 @@ def score_run(
 def score_shard(task: ShardTask[Truth, Score]) -> list[ImageScore[Score]]:
     """Score the rows of one file."""
     scores: list[ImageScore[Score]] = []
-    with open_storage(task.out).open(task.file) as file:
+    with open_patiently(task.out).open(task.file) as file:
         for row in read_shard(file, task.file):
             if row.image_id in task.truths:
                 scores.append(_score(row, task.truths[row.image_id], task.judge))

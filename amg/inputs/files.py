@@ -3,13 +3,15 @@
 import io
 import os
 import stat
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from amg.errors import ImageError, StorageError
+from amg.errors import ImageError
 from amg.inputs.faults import fault, local_fault, remote_fault
 from amg.storage.access import connect, http_status, is_known
+from amg.storage.opened import OpenFile
 from amg.storage.urls import is_web, scheme_of, shown
 
 _REMOTE_BLOCK_BYTES = 8 * 2**20
@@ -60,7 +62,7 @@ async def _read_web(files: Any, url: str, start: int, end: int) -> bytes:
     return bytes(data)
 
 
-def open_file(location: str) -> "StorageFile":
+def open_file(location: str) -> OpenFile:
     """Open a local or remote file for reading at any place.
 
     Raises ImageError or StorageError, now and when it is read; ConfigError as `connect`.
@@ -74,10 +76,11 @@ def open_file(location: str) -> "StorageFile":
         size = getattr(file, "size", None)
     except Exception as error:  # every storage has its own: see remote_fault
         raise remote_fault(error, location) from None
-    return StorageFile(file, location, size)
+    explain = partial(fault, location=location)
+    return OpenFile(file, shown(location), explain, size_bytes=size, is_local=False)
 
 
-def _open_local(path: str) -> "StorageFile":
+def _open_local(path: str) -> OpenFile:
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
@@ -85,72 +88,10 @@ def _open_local(path: str) -> "StorageFile":
         file = Path(path).open("rb")  # noqa: SIM115 - the wrapper closes it
     except (OSError, ValueError) as error:
         raise local_fault(error, path) from error
-    return StorageFile(file, path, os.fstat(file.fileno()).st_size)
+    size, explain = os.fstat(file.fileno()).st_size, partial(fault, location=path)
+    return OpenFile(file, shown(path), explain, size_bytes=size, is_local=True)
 
 
-class StorageFile(io.RawIOBase):
-    """An open file whose failures are our errors, so that libraries above cannot blur them.
-
-    `size_bytes` is None where the storage does not tell.
-    """
-
-    def __init__(self, file: IO[bytes], location: str, size_bytes: int | None) -> None:
-        super().__init__()
-        self._file = file
-        self._location = location
-        self.size_bytes = size_bytes
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the file is on this machine, and has a descriptor."""
-        return not scheme_of(self._location)
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill the buffer, less at the end of the file.
-
-        Raises StorageError if the storage fails, or gives less than it has.
-        """
-        view = memoryview(buffer)
-        try:
-            at = self._file.tell()
-            data = self._file.read(len(view))
-        except Exception as error:  # every storage has its own: see remote_fault
-            raise fault(error, self._location) from None
-        if self.size_bytes is not None and len(data) < min(len(view), self.size_bytes - at):
-            raise StorageError(f"{shown(self._location)}: {len(data)} bytes at {at}, cut short")
-        view[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a place; io.UnsupportedOperation where a server sends from the start only."""
-        try:
-            return self._file.seek(offset, whence)
-        except (OSError, ValueError) as error:
-            raise io.UnsupportedOperation("the server gives no ranges of this file") from error
-
-    def tell(self) -> int:
-        """The place in the file, in bytes."""
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always: a server without ranges is found out by `seek`."""
-        return True
-
-    def fileno(self) -> int:
-        """The descriptor of a local file."""
-        return self._file.fileno()
-
-    def close(self) -> None:
-        """Close the file below too."""
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-
-def buffered(file: StorageFile, local_bytes: int = 2**16) -> io.BufferedReader:
+def buffered(file: OpenFile, local_bytes: int = 2**16) -> io.BufferedReader:
     """For reading small pieces with few requests; `local_bytes` at once from this machine."""
     return io.BufferedReader(file, local_bytes if file.is_local else _REMOTE_BLOCK_BYTES)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from amg.errors import ConfigError, ImageError, StorageError
+from amg.errors import ConfigError, ImageError
 from amg.inputs.faults import local_fault, remote_fault
 from amg.storage.access import connect
+from amg.storage.retry import read_with_backoff
 from amg.storage.urls import as_text, shown
 
 # fmt: off
@@ -136,13 +137,17 @@ class RemoteFolder:
 
     def _list(self, relative: str) -> list[dict[str, Any]]:
         url = self.root + relative
+
+        def ls() -> list[dict[str, Any]]:
+            try:
+                return self._files.ls((self._path + relative).rstrip("/"), detail=True)
+            except Exception as error:  # every storage has its own: see remote_fault
+                raise remote_fault(error, url) from None
+
         try:
-            return self._files.ls((self._path + relative).rstrip("/"), detail=True)
-        except Exception as error:  # every storage has its own: see remote_fault
-            fault = remote_fault(error, url)
-        if isinstance(fault, StorageError):
-            raise fault
-        raise ConfigError(f"{shown(url)!r}: {fault}")
+            return read_with_backoff(ls)
+        except ImageError as fault:
+            raise ConfigError(f"{shown(url)!r}: {fault}") from None
 
 
 class Glob:

@@ -10,10 +10,12 @@ from amg.inputs.cells import read_cell
 from amg.inputs.faults import local_fault
 from amg.inputs.files import read_range
 from amg.inputs.sources import ImageSource
-from amg.storage.urls import folder_of, from_bytes, join, scheme_of, shown
+from amg.storage.urls import folder_of, from_bytes, is_web, join, scheme_of, shown
 
 MAX_BYTES = 2**32
 """Of a file: twice what `images.MAX_PIXELS` need as uncompressed 16-bit RGBA."""
+MAX_WEB_BYTES = 2**28
+"""Of what a web server sends, which may never end, to each of some threads."""
 
 
 def read_source(
@@ -61,6 +63,8 @@ def read_bytes(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
 def _read_file(location: str, max_bytes: int) -> bytes:
     if not scheme_of(location):
         return read_bytes(location, max_bytes=max_bytes)
+    if is_web(location):
+        max_bytes = min(max_bytes, MAX_WEB_BYTES)
     data = read_range(location, 0, max_bytes + 1)  # its size would be one more request
     _check_size(len(data), max_bytes, "more than " if len(data) == max_bytes + 1 else "")
     return data

@@ -32,6 +32,8 @@ from amg.inputs.folders import (
 from amg.inputs.tables import TABLE_SUFFIXES, SourceOptions, list_rows
 from amg.inputs.tars import PACKED_SUFFIXES, list_members
 from amg.storage.access import connect, missing_package
+from amg.storage.opened import OpenFile
+from amg.storage.retry import read_with_backoff
 from amg.storage.urls import (
     absolute,
     folder_of,
@@ -286,6 +288,10 @@ def _is_pack(name: str) -> bool:
     return suffix in TABLE_SUFFIXES or suffix == TAR_SUFFIX
 
 
+def _open(found: Found) -> OpenFile:
+    return read_with_backoff(lambda: open_file(found.location))
+
+
 def _whole(found: Found) -> ImageSource:
     return ImageSource(found.name, found.uri, to_bytes(found.location), None, found.size)
 
@@ -293,7 +299,7 @@ def _whole(found: Found) -> ImageSource:
 def _from_list(found: Found, allow: Sequence[str] | None) -> Iterator[ImageSource]:
     """Raises ConfigError for a file that is no list of lines, or names what it cannot."""
     folder = folder_of(found.location)
-    with closing(open_file(found.location)) as raw:
+    with closing(_open(found)) as raw:
         for number, line in enumerate(buffered(raw), start=1):
             entry = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             entry = entry.rstrip(b"\r\n")
@@ -320,7 +326,7 @@ def _from_table(
     found: Found, options: SourceOptions, allow: Sequence[str] | None
 ) -> Iterator[ImageSource]:
     folder, path = folder_of(found.location), to_bytes(found.location)
-    with closing(open_file(found.location)) as file:
+    with closing(_open(found)) as file:
         columns, rows = list_rows(file, options)
         _log.info("%s: reads %s", found.uri, columns)
         for row in rows:
@@ -337,7 +343,7 @@ def _from_table(
 
 def _from_tar(found: Found, skipped: _Skipped) -> Iterator[ImageSource]:
     path = to_bytes(found.location)
-    with closing(open_file(found.location)) as raw:
+    with closing(_open(found)) as raw:
         file = buffered(raw, _TAR_BUFFER_BYTES)
         for member in list_members(file, raw.size_bytes):
             is_wanted = suffix_of(member.name) in IMAGE_SUFFIXES and not is_hidden(member.name)

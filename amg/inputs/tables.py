@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from amg.errors import ConfigError, ImageError, StorageError
-from amg.inputs.files import StorageFile
+from amg.storage.opened import OpenFile
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 URI_NAMES = ("uri", "url", "path", "file_name", "image_path")
@@ -66,7 +66,7 @@ def choose_columns(schema: pa.Schema, options: SourceOptions) -> Columns:
     return Columns(image, uri, options.id_column)
 
 
-def open_table(file: StorageFile) -> "pq.ParquetFile | ArrowFile":
+def open_table(file: OpenFile) -> "pq.ParquetFile | ArrowFile":
     """Open a table by its content.
 
     Raises pyarrow's errors if it is damaged; ConfigError for a Feather file of version 1.
@@ -83,7 +83,7 @@ def open_table(file: StorageFile) -> "pq.ParquetFile | ArrowFile":
 class ArrowFile:
     """An Arrow file or stream; local ones are mapped, so that only what is asked for is read."""
 
-    def __init__(self, file: StorageFile, is_stream: bool) -> None:
+    def __init__(self, file: OpenFile, is_stream: bool) -> None:
         self._file = file
         self._is_stream = is_stream
         self.schema_arrow: pa.Schema = self._reader([]).schema
@@ -121,7 +121,7 @@ class Row:
     uri: str | None
 
 
-def list_rows(file: StorageFile, options: SourceOptions) -> tuple[Columns, Iterator[Row]]:
+def list_rows(file: OpenFile, options: SourceOptions) -> tuple[Columns, Iterator[Row]]:
     """The columns of a table, and its rows in order, by batches.
 
     Raises ConfigError, now or later, for a damaged table, for missing columns, and for rows

@@ -17,7 +17,7 @@ from amg.runs.folder import Commit, Tally, read_commits, require_plan
 from amg.runs.planned import PlannedInputs, read_planned_image
 from amg.runs.schema import SCHEMA, ImageRow
 from amg.runs.shards import read_rows, read_shard
-from amg.storage.stores import open_storage
+from amg.storage.patient import open_patiently
 
 
 class RunResults:
@@ -28,7 +28,7 @@ class RunResults:
 
         Raises RunError for a folder without a plan or with damaged commits.
         """
-        self._storage = open_storage(out)
+        self._storage = open_patiently(out)
         self.address = self._storage.address
         self.plan = require_plan(self._storage)
         self.commits: dict[int, Commit] = read_commits(self._storage, self.plan)

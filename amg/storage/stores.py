@@ -4,6 +4,7 @@ Everything is written whole or not at all. Local: a temporary sibling, fsync, re
 folder. Object stores: one upload, which such stores make visible only when it is complete.
 """
 
+import io
 import os
 import shutil
 import tempfile
@@ -18,9 +19,9 @@ from typing import Any, BinaryIO, Protocol
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from amg.errors import StorageError
-from amg.storage.access import connect, http_status, is_passing
+from amg.storage.access import connect, http_status, is_passing, is_refusal
 from amg.storage.failpoints import reach
-from amg.storage.retry import with_backoff
+from amg.storage.opened import OpenFile
 from amg.storage.staging import fill, link, move, staging
 from amg.storage.urls import local_path, scheme_of, shown
 
@@ -98,7 +99,7 @@ def open_storage(url: str | os.PathLike[str]) -> Storage:
 def read_all(storage: Storage, names: Iterable[str]) -> Iterator[bytes | None]:
     """Read many small files, in order, several at once."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(lambda name: with_backoff(lambda: storage.read(name)), names)
+        yield from pool.map(storage.read, names)
 
 
 class LocalStorage:
@@ -278,10 +279,12 @@ class ObjectStorage:
             )
 
     def open(self, name: str) -> BinaryIO:
-        file = self._call("read", name, lambda: self._fs.open(self._path(name), "rb"))
+        file: Any = self._call("read", name, lambda: self._fs.open(self._path(name), "rb"))
         if file is None:
-            raise StorageError(f"cannot read {self.url(name)}: no such file")
-        return file
+            raise StorageError(f"cannot read {self.url(name)}: no such file", passing=False)
+        size, explain = getattr(file, "size", None), partial(self._fault, "read", name)
+        raw = OpenFile(file, self.url(name), explain, size_bytes=size, is_local=False)
+        return io.BufferedReader(raw, 1)  # the file below has a buffer of its own
 
     def arrow(self) -> tuple[Any, str]:
         return PyFileSystem(FSSpecHandler(self._fs)), self._root
@@ -299,10 +302,12 @@ class ObjectStorage:
                 raise StorageError(text, passing=False) from None
             return None
         except Exception as error:  # each store's client raises what its authors chose
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            refused = isinstance(error, PermissionError | NotImplementedError)
-            text = f"cannot {verb} {self.url(name)}: {reason}"
-            raise StorageError(text, passing=not refused) from error
+            raise self._fault(verb, name, error) from error
+
+    def _fault(self, verb: str, name: str, error: Exception) -> StorageError:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        refused = isinstance(error, NotImplementedError) or is_refusal(error, http_status(error))
+        return StorageError(f"cannot {verb} {self.url(name)}: {reason}", passing=not refused)
 
 
 def _reach(name: str, step: str) -> None:

@@ -69,14 +69,19 @@ def name_of(location: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without user, password and query; without the fragment too where it is of the web."""
+    """A URL without user, password and query; without the fragment too where it is of the web.
+
+    On an object store "#" is a letter of a key, and so is "?" where no "name=value" follows.
+    """
     if "@" not in url and "?" not in url and "#" not in url:
         return url
     scheme = scheme_of(url)
     start, slashes, rest = url.partition("://")
-    rest = rest.partition("?")[0]
+    before, _, query = rest.partition("?")
     if scheme in _WEB:
-        rest = rest.partition("#")[0]
+        rest = before.partition("#")[0]
+    elif "=" in query:
+        rest = before
     host, slash, path = rest.partition("/")
     if scheme not in _CONTAINER_FIRST:
         host = host.rpartition("@")[2]

@@ -16,7 +16,6 @@ from amg.runs.folder import (
     read_commit,
     to_json,
 )
-from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage, read_all
 from pipelines.corpus.messages import Progress, ShardResult
 
@@ -52,15 +51,14 @@ def commit_shard(storage: Storage, plan: Plan, result: ShardResult, *, replaces:
 
 def finish(storage: Storage, report: object, *, complete: bool) -> None:
     """Write the report, and after it the sign that nothing is missing."""
-    with_backoff(lambda: storage.write(REPORT, to_json(report)))
+    storage.write(REPORT, to_json(report))
     if complete:
-        with_backoff(lambda: storage.write(SUCCESS, b""))
+        storage.write(SUCCESS, b"")
 
 
 def mark_attempt(storage: Storage, shard: int, attempt: str, progress: Progress | None) -> None:
     """Write down which images were in flight when an attempt was lost."""
-    data = to_json(progress or Progress(attempt))
-    with_backoff(lambda: storage.write(attempt_file(shard, attempt), data))
+    storage.write(attempt_file(shard, attempt), to_json(progress or Progress(attempt)))
 
 
 def forget_attempts(storage: Storage, shards: Iterable[int]) -> None:

@@ -4,23 +4,23 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
-from amg.errors import AmgError, InputsGoneError, InterruptedRunError, ShardError, StorageError
+from amg.errors import AmgError, InterruptedRunError, ShardError, StorageError
 from amg.inputs.sources import ImageSource
 from amg.runs.events import EventLog
 from amg.runs.folder import Commit, Plan, Tally, attempt_file
 from amg.runs.planned import PlannedInputs
 from amg.runs.spool import CompleteInputs
-from amg.storage.stores import Storage
+from amg.storage.patient import PatientStorage
 from pipelines.corpus.commit import (
     forget_attempts,
     lost_attempts,
     mark_attempt,
     sweep_partials,
 )
-from pipelines.corpus.failures import name_of, report_loss
+from pipelines.corpus.failures import name_of, report_failure, report_loss
 from pipelines.corpus.lease import Lease
 from pipelines.corpus.messages import (
     Died,
@@ -40,7 +40,7 @@ from pipelines.corpus.outbox import Outbox
 from pipelines.corpus.schedule import Schedule
 from pipelines.corpus.staffing import Staffing
 from pipelines.corpus.state import OnState, RunState
-from pipelines.corpus.witness import RunInputs
+from pipelines.corpus.witness import InputsGoneError, RunInputs
 
 logger = logging.getLogger(__name__)
 _WAIT_S = 0.25
@@ -73,7 +73,7 @@ class Driver:
 
     def __init__(
         self,
-        storage: Storage,
+        storage: PatientStorage,
         lease: Lease,
         plan: Plan,
         setup: WorkerSetup,
@@ -83,7 +83,8 @@ class Driver:
         complete: CompleteInputs | None = None,
     ) -> None:
         self._complete = complete or CompleteInputs()
-        self._storage, self._lease, self._plan = storage, lease, plan
+        self._out, self._lease, self._plan = storage, lease, plan
+        self._storage = storage.once  # the loop has patience of its own, and other things to do
         self._run = setup.config.run
         self._staffing = Staffing(setup.config.engine)
         self._avoided: frozenset[Node] = frozenset()
@@ -100,8 +101,8 @@ class Driver:
         self._n_shards_left = len(todo)
         self._done: set[int] = set()
         self._committed = Tally()
-        self._log = EventLog(storage)
-        self._outbox = Outbox(storage, lease, plan, self._log, replaced=earlier_files or {})
+        self._log = EventLog(self._storage)
+        self._outbox = Outbox(self._storage, lease, plan, self._log, replaced=earlier_files or {})
         self._inputs = RunInputs(setup.witness, self._run.allow)
         self._workers: dict[int, _Worker] = {}
         self._dead_attempts: list[str] = []
@@ -125,27 +126,29 @@ class Driver:
         can be started or too few can be had for too long, and what keeps the first from starting on
         the only machine: CheckpointError, ConfigError.
         """
-        inputs = PlannedInputs(self._storage)
         try:
-            self._log.log("started", shards=self.schedule.n_waiting, plan=self._plan.fingerprint)
-            while not self._is_over():
-                self._assign(engine, inputs)
-                for event in engine.wait(_WAIT_S):
-                    self._handle(event, engine)
-                self._commit()
-                self._replace_stalled(engine)
-                self._check_staff(engine)
-                watch(self.state())
+            with closing(PlannedInputs(self._out)) as inputs:
+                self._work(engine, inputs, watch)
         except AmgError as error:
             self.stopped = str(error)
             raise
         finally:
             engine.close()
-            inputs.close()
             self._tidy_up()
             self._log.log("ended", stopped=self.stopped, failed=self.schedule.failed)
             with suppress(StorageError):  # what matters is committed, or raised already
                 self._log.flush()
+
+    def _work(self, engine: Engine, inputs: PlannedInputs, watch: OnState) -> None:
+        self._log.log("started", shards=self.schedule.n_waiting, plan=self._plan.fingerprint)
+        while not self._is_over():
+            self._assign(engine, inputs)
+            for event in engine.wait(_WAIT_S):
+                self._handle(event, engine)
+            self._commit()
+            self._replace_stalled(engine)
+            self._check_staff(engine)
+            watch(self.state())
 
     def state(self) -> RunState:
         """A look at where things are."""
@@ -261,10 +264,10 @@ class Driver:
                 passing = isinstance(error, StorageError) and error.passing
                 died = Died(event.worker, str(error), traceback=event.traceback)
                 self._lose(died, passing=passing)
-            case Failed(attempt=attempt, error=error):
+            case Failed(attempt=attempt):
                 if attempt in worker.attempts:
                     worker.attempts.remove(attempt)
-                    self._give_up(event.worker, attempt, error, engine)
+                    self._give_up(event, attempt, engine)
             case Died():
                 self._lose(event)
 
@@ -302,23 +305,23 @@ class Driver:
         if tally.images >= _LEAST_FOR_A_RATE and tally.failed > most and self.stopped is None:
             self.stop(f"{tally.failed} of {tally.images} images failed: over max_failure_rate")
 
-    def _give_up(self, number: int, attempt: str, error: Exception, engine: Engine) -> None:
+    def _give_up(self, event: Failed, attempt: str, engine: Engine) -> None:
         """A worker lives, and has not done its shard."""
+        error = event.error
         if isinstance(error, InterruptedRunError) and not self._inputs.has_witness():
             self.schedule.put_back(attempt)
             self.stop(str(error))  # it would be so for all that follow
             return
         is_unread = isinstance(error, InputsGoneError | InterruptedRunError)
-        if not self._fail(attempt, error) and is_unread:
+        if not self._fail(attempt, error, event.traceback) and is_unread:
             # We can read what it cannot: its machine is at fault, where a new one is looked at.
-            engine.kill(number)
-            self._lose(Died(number, str(error), blameless=True))
+            engine.kill(event.worker)
+            self._lose(Died(event.worker, str(error), blameless=True))
 
-    def _fail(self, attempt: str, error: Exception) -> bool:
+    def _fail(self, attempt: str, error: Exception, traceback: str | None = None) -> bool:
         """A shard could not be done by a storage's or file's fault; whether it is so everywhere."""
         shard = self.schedule.shard_of(attempt)
-        self._log.log("attempt_failed", shard=shard, attempt=attempt, error=str(error))
-        logger.warning("shard %s: %s", shard, error)
+        report_failure(self._storage, self._log, shard, attempt, error, traceback)
         # A disk of the run's own folder that is full is so for everyone; others have their own.
         lasts = type(error) is StorageError and not error.passing
         if lasts and self._storage.local_folder is not None:

@@ -42,6 +42,22 @@ def report_loss(
     logger.warning("worker %d on %s%s: %s", died.worker, name_of(node), at, died.reason)
 
 
+def report_failure(
+    storage: Storage,
+    log: EventLog,
+    shard: int | None,
+    attempt: str,
+    error: Exception,
+    traceback: str | None,
+) -> None:
+    """Write down that a worker could not do a shard. What a storage says needs no traceback."""
+    told = {"shard": shard, "attempt": attempt, "error": str(error)}
+    if traceback is not None and not isinstance(error, StorageError):
+        told["traceback"] = keep_traceback(storage, shard, attempt, traceback)
+    log.log("attempt_failed", **told)
+    logger.warning("shard %s: %s", shard, error)
+
+
 def name_of(node: Node | None) -> str:
     """A node in a log."""
     return "an unknown node" if node is None else str(node)

@@ -1,7 +1,7 @@
 """Delete what no commit names: files of attempts that were lost, superseded or broken off."""
 
 from amg.runs.folder import DATA, FAILURES, list_run_files, read_commits, require_plan
-from amg.storage.stores import open_storage
+from amg.storage.patient import open_patiently
 from pipelines.corpus.commit import forget_attempts
 from pipelines.corpus.lease import hold_lease
 
@@ -11,9 +11,9 @@ def collect_garbage(run: str, *, dry_run: bool = False) -> dict[str, int]:
 
     Gives their names and bytes. Raises RunError for a folder without a plan or with a run at work.
     """
-    storage = open_storage(run)
+    storage = open_patiently(run)
     plan = require_plan(storage)  # before a lease leaves its file in a folder that is no run
-    with hold_lease(storage):
+    with hold_lease(storage.once):
         commits = read_commits(storage, plan)
         named = {commit.file for commit in commits.values()}
         garbage = {

@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import IO
 
 from amg.errors import AmgError, InterruptedRunError, RunInUseError, StorageError
+from amg.storage.access import is_passing
 from amg.storage.locks import LockTakenError, require_free, signature, take_lock
+from amg.storage.retry import with_backoff
 from amg.storage.stores import Storage
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def hold_planning_lease(storage: Storage) -> Iterator[None]:
 def _held(storage: Storage, name: str) -> Iterator["Lease"]:
     folder = storage.local_folder
     lease = _ObjectLease(storage) if folder is None else _FileLease(storage, folder)
-    lease.acquire(name)
+    with_backoff(lambda: lease.acquire(name))
     try:
         yield lease
     finally:
@@ -115,7 +117,8 @@ class _FileLease(Lease):
             raise _refuse(self._storage, error.holder) from None
         except OSError as error:
             self.release()
-            raise StorageError(f"cannot lock {at}: {error.strerror}") from error
+            text = f"cannot lock {at}: {error.strerror}"
+            raise StorageError(text, passing=is_passing(error)) from error
 
     def release(self) -> None:
         if self._file is not None:
@@ -141,7 +144,7 @@ class _ObjectLease(Lease):
         try:
             self._refuse_if_others_are_live(name)
         except AmgError:
-            self.release()
+            self._give_back()
             raise
         self._renewed_at = time.monotonic()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -205,6 +208,9 @@ class _ObjectLease(Lease):
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        self._give_back()
+
+    def _give_back(self) -> None:
         with contextlib.suppress(StorageError):
             if self._is_mine():
                 self._storage.delete([self._name])

@@ -90,26 +90,31 @@ def fingerprint(identity_: Mapping[str, Any]) -> str:
 
 
 def prepare(
-    job: Job, storage: Storage, complete: CompleteInputs | None = None
+    job: Job,
+    storage: Storage,
+    complete: CompleteInputs | None = None,
+    *,
+    overwrite: bool = False,
 ) -> tuple[Plan, Config]:
     """The plan of a folder, made now or found there and equal to what the job asks for.
 
-    complete: takes what workers need of the inputs and the folder must not hold.
+    complete: takes what workers need of the inputs and the folder must not hold. overwrite: make a
+    new plan, and delete the run that is there when all that the new one needs is.
 
     Raises ConfigError for inputs, model or duplicate ids, RunError for a folder with another run,
     naming what differs.
     """
     config, weights_sha256 = resolve(job.config)
-    found = read_plan(storage)
+    found = None if overwrite else read_plan(storage)
     if found is not None:
         listing = _list_again(job, complete)
         _compare(found, identity(config, weights_sha256, listing.sha256), listing, job, storage)
         if storage.size(CONFIG) is None:  # the planner was killed in between
             storage.write(CONFIG, as_yaml(config))
         return found, config
-    if storage.size(CONFIG) is not None:
+    if storage.size(CONFIG) is not None and storage.size(PLAN) is None:
         raise RunError(f"{storage.url(CONFIG)} is there, and no run wrote it: take another folder")
-    listing = _write_inputs(job, storage, complete)
+    listing = _write_inputs(job, storage, complete, overwrite=overwrite)
     what = identity(config, weights_sha256, listing.sha256)
     plan = Plan(
         run_id=uuid.uuid4().hex[:12],
@@ -161,7 +166,9 @@ def survey(job: Job) -> tuple[Listing, Config]:
     return listing, config
 
 
-def _write_inputs(job: Job, storage: Storage, complete: CompleteInputs | None) -> Listing:
+def _write_inputs(
+    job: Job, storage: Storage, complete: CompleteInputs | None, *, overwrite: bool
+) -> Listing:
     listing = Listing()
     with storage.staged(INPUTS) as staged:
         try:
@@ -174,6 +181,8 @@ def _write_inputs(job: Job, storage: Storage, complete: CompleteInputs | None) -
         with staged.open("rb") as file:
             written = SourceTable(file, storage.url(INPUTS))
             refuse_duplicates(listing.id_hashes, written.ids)
+        if overwrite:
+            clear(storage, but=staged.name)
         storage.publish(staged, INPUTS)
     return listing
 
@@ -268,13 +277,13 @@ def _short(value: object) -> str:
     return text if len(text) <= 24 else f"{text[:20]}..."
 
 
-def clear(storage: Storage) -> None:
-    """Begin anew. Only what runs write is deleted: the folder may hold more.
+def clear(storage: Storage, but: str | None = None) -> None:
+    """Begin anew. Only what runs write is deleted: the folder may hold more, and the file `but`.
 
     Commits go first, so that none is left over for another plan; the plan goes last, so that a
     clearing that was broken off is known for one.
     """
-    files = list_run_files(storage)
+    files = [name for name in list_run_files(storage) if name != but]
     storage.delete(name for name in files if name.startswith(COMMITS))
     storage.delete(files)
     if storage.size(PLAN) is not None:

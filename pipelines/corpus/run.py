@@ -29,15 +29,15 @@ from amg.runs.folder import (
 from amg.runs.planned import PlannedInputs
 from amg.runs.schema import FAILED
 from amg.runs.spool import CompleteInputs
-from amg.storage.retry import with_backoff
-from amg.storage.stores import Storage, open_storage
+from amg.storage.patient import PatientStorage, open_patiently
+from amg.storage.stores import Storage
 from pipelines.corpus.commit import finish
 from pipelines.corpus.driver import Driver
 from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
 from pipelines.corpus.listing import Job
 from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
-from pipelines.corpus.plan import check_config, clear, prepare, resolve, settle_paths, take_inputs
+from pipelines.corpus.plan import check_config, prepare, settle_paths, take_inputs
 from pipelines.corpus.state import OnState
 from pipelines.corpus.witness import find_witness, spread
 from pipelines.corpus.worker import make_generator, segmenting
@@ -98,7 +98,7 @@ class Run:
     ) -> None:
         names, moves = [os.fspath(i) for i in inputs], parse_moves(remap)
         self.job = Job(names, config or Config(), options, limit, moves)
-        self.storage = open_storage(out)
+        self.storage = open_patiently(out)
         if overwrite and slice_ != (0, 1):
             raise ConfigError("--overwrite would delete what other slices do: begin without slices")
         self._overwrite, self._slice = overwrite, slice_
@@ -116,16 +116,11 @@ class Run:
         """
         with (
             Signals() as signals,
-            hold_lease(self.storage, self._slice) as lease,
+            hold_lease(self.storage.once, self._slice) as lease,
             CompleteInputs() as complete,
         ):
-            with hold_planning_lease(self.storage):
-                if self._overwrite:
-                    # What is asked for in its place must be there before anything is deleted.
-                    resolve(self.job.config)
-                    next(self.job.sources(), None)
-                    clear(self.storage)
-                plan, config = prepare(self.job, self.storage, complete)
+            with hold_planning_lease(self.storage.once):
+                plan, config = prepare(self.job, self.storage, complete, overwrite=self._overwrite)
             commits = read_commits(self.storage, plan)
             todo = [s for s in shards_of(plan, self._slice) if s not in commits]
             setup = make_setup(self.storage, plan, config, self._make_worker)
@@ -157,11 +152,11 @@ def retry_failed(
     Raises as `execute`, ConfigError for a status that no failed row has.
     """
     again = _check_statuses(statuses)
-    storage = open_storage(run)
+    storage = open_patiently(run)
     plan = require_plan(storage)
     with (
         Signals() as signals,
-        hold_lease(storage, slice_) as lease,
+        hold_lease(storage.once, slice_) as lease,
         CompleteInputs() as complete,
     ):
         planned = read_config(storage)
@@ -237,7 +232,7 @@ def make_setup(
 
 
 def work(
-    storage: Storage,
+    storage: PatientStorage,
     lease: Lease,
     plan: Plan,
     setup: WorkerSetup,
@@ -262,7 +257,7 @@ def work(
         signals.tell(driver)  # only now: Ray's start takes the signals for itself
         driver.run(engine, watch)
     report = replace(
-        with_backoff(lambda: summarize(storage.address)),  # other slices may have committed too
+        summarize(storage.address),  # other slices may have committed too
         failed_shards=driver.schedule.failed,
         stopped=driver.stopped,
         session_images=max(0, driver.state().done.images - taken_over),
@@ -286,7 +281,7 @@ def look_for_witness(
 
 def summarize(run: str | os.PathLike[str]) -> RunReport:
     """What a run's folder says of it now. Raises RunError for a folder without a plan."""
-    storage = open_storage(run)
+    storage = open_patiently(run)
     plan = require_plan(storage)
     commits = read_commits(storage, plan)
     tally = Tally.total(commit.tally for commit in commits.values())

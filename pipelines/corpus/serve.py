@@ -43,7 +43,7 @@ def attempt(worker: int, made: ShardWorker, task: ShardTask) -> Event:
     try:
         return Finished(worker, made.run(task))
     except AmgError as error:
-        return Failed(worker, task.attempt, error)
+        return Failed(worker, task.attempt, error, traceback.format_exc())
     except Exception as error:
         return _died(worker, error)
 

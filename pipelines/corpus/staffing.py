@@ -9,7 +9,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from amg.config import EngineConfig
-from amg.errors import BlockedRunError, CheckpointError, ConfigError
+from amg.errors import BlockedRunError, CheckpointError, ConfigError, StorageError
 from pipelines.corpus.messages import Node
 
 _MOST_FAILURES = 3
@@ -73,12 +73,14 @@ class Staffing:
         return node is not None and known.in_a_row == _MOST_FAILURES
 
     def ends_the_run(self, error: Exception, nodes: Set[Node]) -> bool:
-        """Whether no start can go well until somebody mends what the run was told.
+        """Whether no start can go well until somebody mends what the run was told, or its storage.
 
-        On several machines it may be one that lacks a file.
+        On several machines it may be one that lacks a file, or whose disk is full.
         """
-        is_told = isinstance(error, BlockedRunError | CheckpointError | ConfigError)
-        return is_told and not self._was_anyone_ready and len({n.host for n in nodes}) <= 1
+        lasts = isinstance(error, BlockedRunError | CheckpointError | ConfigError) or (
+            isinstance(error, StorageError) and not error.passing
+        )
+        return lasts and not self._was_anyone_ready and len({n.host for n in nodes}) <= 1
 
     def avoided(self, now: float) -> frozenset[Node]:
         """The nodes where no worker should be started now: they rest, or are left out."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from amg.runs.events import read_events
 from amg.runs.folder import REFILTERED, Tally, read_commits, require_plan
-from amg.storage.stores import Storage, open_storage
+from amg.storage.patient import open_patiently
+from amg.storage.stores import Storage
 from pipelines.corpus.holders import Holder, find_holders
 
 _GONE = "its driver is gone without a word: killed, or its machine was lost"
@@ -45,7 +46,7 @@ class RunStatus:
 
 def look_at(run: str | os.PathLike[str]) -> RunStatus:
     """See how a run stands, and change nothing. Raises RunError for a folder without a plan."""
-    storage = open_storage(run)
+    storage = open_patiently(run)
     plan = require_plan(storage)
     drivers = find_holders(storage)
     commits = read_commits(storage, plan)  # after the drivers: one that ends now leaves none behind

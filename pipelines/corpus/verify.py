@@ -15,7 +15,7 @@ from amg.runs.planned import PlannedInputs
 from amg.runs.schema import ImageRow
 from amg.runs.shards import read_shard
 from amg.runs.watching import OnItems
-from amg.storage.stores import open_storage
+from amg.storage.patient import open_patiently
 
 _SHOWN_PER_SHARD = 5
 
@@ -49,7 +49,7 @@ def verify(
 
     Raises RunError for a folder without a plan, or with commits of another.
     """
-    storage = open_storage(run)
+    storage = open_patiently(run)
     plan = require_plan(storage)
     commits = read_commits(storage, plan)
     n_workers = workers_for(len(commits), workers)
@@ -71,7 +71,7 @@ def _check_whole(n_commits: int, plan: Plan, *, says_done: bool) -> Verdict:
 
 
 def _check(run: str, plan: Plan, commit: Commit) -> Verdict:
-    storage = open_storage(run)
+    storage = open_patiently(run)
     problems: list[str] = []
     rows: list[str] = []
     try:
@@ -104,7 +104,7 @@ def _sha256(file: BinaryIO) -> str:
 def _check_counts(
     plan: Plan, commit: Commit, rows: list[str], tally: Tally, run: str
 ) -> Iterator[str]:
-    inputs = PlannedInputs(open_storage(run))
+    inputs = PlannedInputs(open_patiently(run))
     planned = [source.image_id for source in inputs.read(plan.shard_rows(commit.shard))]
     inputs.close()
     if rows != planned:

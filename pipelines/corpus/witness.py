@@ -11,10 +11,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeVar
 
-from amg.errors import AmgError, ImageError, InputsGoneError, StorageError
+from amg.errors import AmgError, ImageError, StorageError
 from amg.inputs.folders import looks_like_image
 from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
@@ -40,23 +41,57 @@ _PLACES_KEPT = 1024
 Value = TypeVar("Value")
 
 
+class InputsGoneError(StorageError):
+    """A place whose images cannot be read, not even `witness`, which it has given before."""
+
+    def __init__(
+        self, message: str, *, passing: bool = True, witness: ImageSource | None = None
+    ) -> None:
+        super().__init__(message, passing=passing)
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _make_inputs_gone, (str(self), self.passing, self.witness)
+
+
+def _make_inputs_gone(
+    message: str, passing: bool, witness: ImageSource | None
+) -> "InputsGoneError":
+    return InputsGoneError(message, passing=passing, witness=witness)
+
+
 def find_witness(
     sources: Sequence[ImageSource], allow: Sequence[str] | None = None
 ) -> ImageSource | None:
     """One of some images that can be read here and now; None if none can, in time.
 
-    None is decoded: an image that kills a decoder must find a worker, not a driver.
+    None is decoded: an image that kills a decoder must find a worker, not a driver. A mount that
+    hangs keeps its threads for ever, and nobody waits for them, not even the end of the process.
     """
-    pool = ThreadPoolExecutor(_PROBES_AT_ONCE, "witness")
-    try:
-        futures = {pool.submit(can_be_read, source, allow): source for source in sources}
-        for future in as_completed(futures, timeout=_PROBING_S):
-            if future.result():
-                return futures[future]
-    except TimeoutError:
-        logger.info("none of %d images could be read in %g s", len(sources), _PROBING_S)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    left: SimpleQueue[ImageSource] = SimpleQueue()
+    answers: SimpleQueue[ImageSource | None] = SimpleQueue()
+    for source in sources:
+        left.put(source)
+
+    def probe() -> None:
+        with suppress(Empty):
+            while True:
+                source, is_found = left.get_nowait(), False
+                try:
+                    is_found = can_be_read(source, allow)
+                finally:
+                    answers.put(source if is_found else None)
+
+    for _ in range(min(_PROBES_AT_ONCE, len(sources))):
+        threading.Thread(target=probe, name="witness", daemon=True).start()
+    ends_at = time.monotonic() + _PROBING_S
+    with suppress(Empty):
+        for _ in sources:
+            found = answers.get(timeout=max(0.0, ends_at - time.monotonic()))
+            if found is not None:
+                return found
+        return None
+    logger.info("none of %d images could be read in %g s", len(sources), _PROBING_S)
     return None
 
 
@@ -81,11 +116,15 @@ class RunInputs:
 
     def __init__(self, witness: ImageSource | None, allow: Sequence[str] | None) -> None:
         self._witness, self._allow = witness, allow
+        self._asked_for = witness
         self._patience = Patience(_PATIENCE_S)
 
     def has_witness(self) -> bool:
         """Whether the image that could be read before the run still can."""
-        return self._witness is not None and can_be_read(self._witness, self._allow)
+        return self._can_be_read(self._witness)
+
+    def _can_be_read(self, source: ImageSource | None) -> bool:
+        return source is not None and find_witness([source], self._allow) is not None
 
     def worked(self) -> None:
         """Somebody has read some."""
@@ -93,17 +132,26 @@ class RunInputs:
 
     def are_there(self) -> bool:
         """Whether it makes sense to give out work: of inputs that were gone, one is asked for."""
-        if self._patience.is_tried and self._patience.is_due and self.has_witness():
-            self._patience.worked()
+        if self._patience.is_tried and self._patience.is_due:
+            self._look()
         return self._patience.is_due
 
     def are_gone(self, error: InputsGoneError) -> bool:
-        """Whether what a worker met is so here too. Raises StorageError if it is for too long."""
-        if self.has_witness():
-            self._patience.worked()
+        """Whether what a worker met is so here too. Raises StorageError if it is for too long.
+
+        Of several places one may be gone: it is that one which is looked at, now and later.
+        """
+        self._asked_for = error.witness or self._witness
+        if self._look():
             return False
         self._patience.failed(error)
         return True
+
+    def _look(self) -> bool:
+        found = self._can_be_read(self._asked_for)
+        if found:
+            self._patience.worked()
+        return found
 
 
 class InputReader:
@@ -138,9 +186,11 @@ class InputReader:
         except StorageError as error:
             if not isinstance(error, _NotAskedError):
                 self._withholds(place, str(error))
-            if self._can_read_others(source, place):
+            other = self._other_than(source, place)
+            if other is not None and self._can_still_read(other):
                 raise ImageError("unreachable", str(error)) from error
-            raise InputsGoneError(str(error), passing=error.passing) from error
+            gone = other and other.source
+            raise InputsGoneError(str(error), passing=error.passing, witness=gone) from error
         self._gives_again(place, source)
         return data
 
@@ -168,16 +218,17 @@ class InputReader:
     def _ask(self, source: ImageSource) -> bytes:
         return read_source(source, allow=self._allow)
 
-    def _can_read_others(self, source: ImageSource, place: str) -> bool:
-        """Whether others can be read now: of an object store or this machine, others of the same.
+    def _other_than(self, source: ImageSource, place: str) -> "_Given | None":
+        """What was read last: of an object store or this machine, of the same.
 
         A list of web addresses names many hosts, and one of them may be dead for ever.
         """
         with self._lock:
             given = None if is_web(place) else self._given.get(place)
             given = given or next(reversed(self._given.values()), None)
-        if given is None or given.source == source:
-            return False
+        return None if given is None or given.source == source else given
+
+    def _can_still_read(self, given: "_Given") -> bool:
         if time.monotonic() - given.at < _FRESH_S:
             return True
         try:

@@ -3,25 +3,35 @@
 import logging
 import platform
 import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from amg.config import Config
-from amg.errors import BlockedRunError, CheckpointError, ImageError, InterruptedRunError
+from amg.errors import (
+    BlockedRunError,
+    CheckpointError,
+    ImageError,
+    InterruptedRunError,
+    StorageError,
+)
 from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
 from amg.records import ImageResult
-from amg.runs.folder import attempt_file, read_plan, shard_file, to_json
+from amg.runs.folder import DATA, attempt_file, read_plan, shard_file, to_json
 from amg.runs.schema import ImageRow
 from amg.runs.shards import ShardWriter, check_shard, read_shard, read_statuses
+from amg.storage.access import is_passing
 from amg.storage.failpoints import reach
-from amg.storage.retry import read_with_backoff, with_backoff
-from amg.storage.stores import Storage, open_storage
+from amg.storage.patient import open_patiently
+from amg.storage.retry import read_with_backoff
+from amg.storage.stores import Storage
 from pipelines.corpus.messages import (
     MakeGenerator,
     MakeWorker,
@@ -82,7 +92,7 @@ class Worker:
     ) -> None:
         self._setup = setup
         self._config = setup.config.run
-        self._storage = open_storage(setup.out)
+        self._storage = open_patiently(setup.out)
         self._report = report
         self._progress = Progress(attempt="")
         self._reported_at = self._busy_at = 0.0
@@ -114,7 +124,7 @@ class Worker:
     def _mark(self, task: ShardTask) -> None:
         """Write down durably which attempt this is, and which images are in flight."""
         name = attempt_file(task.shard, task.attempt)
-        with_backoff(lambda: self._storage.write(name, to_json(self._progress)))
+        self._storage.write(name, to_json(self._progress))
 
     def _rows(self, task: ShardTask) -> Generator[ImageRow]:
         """One row for each source of the task, in order."""
@@ -288,7 +298,7 @@ def publish_shard(
                 writer.write(row)
         sha256 = check_shard(staged, [source.image_id for source in task.sources])
         n_bytes = staged.stat().st_size
-        with_backoff(lambda: storage.publish(staged, name))
+        storage.publish(staged, name)
     done = progress()
     return ShardResult(task.shard, task.attempt, name, n_bytes, sha256, done.tally, done.busy_s)
 
@@ -325,11 +335,12 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _check_place(setup: WorkerSetup, storage: Storage) -> None:
-    """Another node may lack a mount, or hold another folder under the same name."""
-    plan = with_backoff(lambda: read_plan(storage))
+    """Another node may lack a mount, or a right, or hold another folder under the same name."""
+    plan = read_plan(storage)
     if plan is None or plan.fingerprint != setup.fingerprint:
         what = "holds no run" if plan is None else "holds another run"
         raise BlockedRunError(f"{storage.url()} {what} on {platform.node()}: is it mounted there?")
+    _check_writing(storage)
     witness = setup.witness
     if witness is None:
         return
@@ -340,6 +351,23 @@ def _check_place(setup: WorkerSetup, storage: Storage) -> None:
             f"{witness.uri} can be read by the driver and not on {platform.node()}: {error}; "
             "is it mounted there?"
         ) from error
+
+
+def _check_writing(storage: Storage) -> None:
+    """Go the way of a shard's file, with a small one: else a full disk here would eat shards."""
+    name = f"{DATA}/.start.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with storage.staged(name) as staged:
+            staged.write_bytes(bytes(512))
+            storage.publish(staged, name)
+    except StorageError as error:
+        raise StorageError(f"on {platform.node()}: {error}", passing=error.passing) from error
+    except OSError as error:
+        place = storage.local_folder or tempfile.gettempdir()
+        text = f"on {platform.node()}: cannot write to {place}: {error.strerror or error}"
+        raise StorageError(text, passing=is_passing(error)) from error
+    with suppress(StorageError):  # not every store lets us delete: then gc finds it
+        storage.delete([name])
 
 
 def _check_weights(generator: Segmenter, planned_sha256: str | None) -> None:

@@ -148,6 +148,7 @@ def test_passing_faults_of_a_storage(flaky, monkeypatch, error):
         with pytest.raises(StorageError, match=r"^flaky://d/a\.jpg: ") as caught:
             read_source(source_of("flaky://user:pass@d/a.jpg?x=1", **fields))
         assert caught.value.__cause__ is None
+    monkeypatch.setattr("amg.storage.retry.INPUT_WAITS_S", ())
     with pytest.raises(StorageError, match="flaky://d"):
         list(list_sources(["flaky://d"]))
 
@@ -211,7 +212,7 @@ def web(tmp_path):
         server.shutdown()
 
 
-def test_files_and_lists_on_a_web_server(tmp_path, web):
+def test_files_and_lists_on_a_web_server(tmp_path, web, monkeypatch):
     pytest.importorskip("aiohttp")
     (tmp_path / "a.jpg").write_bytes(b"12345")
     (tmp_path / "list.txt").write_text("a.jpg\nnone.jpg\n")
@@ -221,5 +222,7 @@ def test_files_and_lists_on_a_web_server(tmp_path, web):
     first, second = list_sources([f"{web}/list.txt"])
     assert read_source(first) == b"12345"
     assert status_of(second) == "missing"
+    monkeypatch.setattr("amg.inputs.reading.MAX_WEB_BYTES", 4)  # its server may send for ever
+    assert status_of(first) == "too_large"
     # This server knows no ranges: a member would be cut out of the wrong bytes.
     assert status_of(source_of(f"{web}/a.jpg", offset=1, size=2)) == "decode_error"

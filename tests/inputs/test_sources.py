@@ -340,6 +340,8 @@ def test_packed_inputs_are_refused(tmp_path, name):
         ("https://user:pass@host:80/a@b.jpg?sig=x#y", "https://host:80/a@b.jpg"),
         ("https://host/a.jpg#frag", "https://host/a.jpg"),
         ("s3://bucket/a#b.jpg", "s3://bucket/a#b.jpg"),
+        ("s3://bucket/what?.jpg", "s3://bucket/what?.jpg"),
+        ("s3://bucket/a.jpg?versionId=x", "s3://bucket/a.jpg"),
         ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
         ("abfs://box@account.host/a.jpg", "abfs://box@account.host/a.jpg"),
         ("https://host?sig=x/y", "https://host"),

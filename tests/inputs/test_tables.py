@@ -11,6 +11,7 @@ from amg.inputs import cells
 from amg.inputs.allowed import settle
 from amg.inputs.reading import read_source
 from amg.inputs.sources import SourceOptions, list_sources
+from amg.storage.opened import OpenFile
 
 CELLS = [f"picture {i}".encode() * (i % 7 + 1) for i in range(100)]
 
@@ -127,9 +128,9 @@ def test_only_the_rows_near_by_are_read(tmp_path, monkeypatch):
     table = pa.table({"id": [str(i) for i in range(50)], "image": big})
     write_parquet(tmp_path / "a.parquet", table, row_group_size=5, compression="none")
     read = []
-    readinto = cells.open_file.__globals__["StorageFile"].readinto
+    readinto = OpenFile.readinto
     monkeypatch.setattr(
-        "amg.inputs.files.StorageFile.readinto",
+        "amg.storage.opened.OpenFile.readinto",
         lambda self, buffer: read.append(readinto(self, buffer)) or read[-1],
     )
     sources = list_all(tmp_path / "a.parquet", id_column="id")

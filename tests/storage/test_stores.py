@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
 from amg.errors import ConfigError, StorageError
 from amg.storage.failpoints import ENVIRONMENT
@@ -303,6 +304,22 @@ def test_whatever_an_object_store_raises_is_a_storage_error(monkeypatch, operati
         call(storage)
     assert "\n" not in str(caught.value)
     assert caught.value.passing == passing
+
+
+def test_a_store_that_fails_in_the_middle_of_a_file_is_a_storage_error(monkeypatch):
+    storage = open_storage(f"memory://{uuid.uuid4().hex}/out")
+    storage.write("a", b"12345")
+    with storage.open("a") as file:
+        assert file.read(2) == b"12"
+        assert file.seek(3) == 3
+        assert file.read() == b"45"
+
+    def fail(*_):
+        raise RuntimeError("connection lost")
+
+    monkeypatch.setattr(MemoryFile, "read", fail)
+    with storage.open("a") as file, pytest.raises(StorageError, match=r"out/a: connection lost"):
+        file.read()
 
 
 @pytest.mark.parametrize("text", ["s3://key:hunter2@some-bucket/out", "s3://b/out?sig=hunter2"])

@@ -24,7 +24,8 @@ from amg.runs.events import RunTimes, read_times
 from amg.runs.folder import PAGE, Commit, Plan, read_commits, require_plan
 from amg.runs.shards import read_metadata
 from amg.runs.watching import OnItems
-from amg.storage.stores import Storage, open_storage
+from amg.storage.patient import open_patiently
+from amg.storage.stores import Storage
 from amg.storage.urls import local_path, scheme_of, shown
 from amg.view.report import DEFAULT_IMAGES, words
 from amg.view.report.calibration import draw_calibration
@@ -81,7 +82,7 @@ def write_report(
     plan, ShardError for damaged shards, StorageError where the run cannot be read, ConfigError and
     OutputError for a folder that cannot be used.
     """
-    storage = open_storage(run)
+    storage = open_patiently(run)
     plan = require_plan(storage)
     target = _target(storage, folder)
     commits = read_commits(storage, plan)

@@ -19,7 +19,7 @@ from amg.runs.shards import ShardWriter, read_shard
 from amg.storage.stores import open_storage
 from pipelines.corpus.gc import collect_garbage
 from pipelines.corpus.lease import hold_lease
-from pipelines.corpus.run import read_config, retry_failed, summarize
+from pipelines.corpus.run import Run, read_config, retry_failed, summarize
 from pipelines.corpus.verify import verify
 from tests.pipelines.helpers import contents, make_folder, make_run
 from tests.pipelines.stub import make_stub, save_image
@@ -463,6 +463,15 @@ def test_beginning_anew_deletes_nothing_that_no_run_wrote(tmp_path, folder):
     with suppress(AmgError):
         make_run(folder, out, overwrite=True, limit=1).execute()
     assert {name: (out / name).read_bytes() for name in mine if (out / name).exists()} == mine
+
+
+def test_what_cannot_be_planned_takes_the_place_of_nothing(out, folder):
+    """An id that is there twice is found when all are listed; until then no file is touched."""
+    before = contents(out)
+    again = Run([folder, folder], out, make_generator=make_stub, overwrite=True)
+    with pytest.raises(ConfigError, match="occur more than once"):
+        again.execute()
+    assert contents(out) == before
 
 
 def test_a_slice_does_not_delete_the_work_of_the_others(out, folder):

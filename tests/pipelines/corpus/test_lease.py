@@ -198,6 +198,7 @@ def test_a_folder_that_cannot_be_locked_is_a_storage_error(tmp_path, monkeypatch
     def no_locks(*_):
         raise OSError(37, "No locks available")
 
+    monkeypatch.setattr("amg.storage.retry.WAITS_S", ())
     monkeypatch.setattr("amg.storage.locks.fcntl.flock", no_locks)
     with pytest.raises(StorageError, match="No locks available"):
         hold_lease(open_storage(tmp_path)).__enter__()
@@ -318,8 +319,26 @@ def test_a_store_that_fails_while_others_are_looked_for_leaves_no_lease(store, m
     def fail(*_):
         raise StorageError("the store is away")
 
+    monkeypatch.setattr("amg.storage.retry.WAITS_S", ())
     monkeypatch.setattr(store, "list", fail)
     with pytest.raises(StorageError, match="away"):
         hold_lease(store).__enter__()
     monkeypatch.undo()
     assert _is_free(store)
+
+
+def test_a_lease_is_taken_through_passing_failures(store, monkeypatch):
+    """What the first try has left, where its own mark is, is in nobody's way."""
+    list_, failures = store.list, iter([True, True, False])
+
+    def fail(folder):
+        if next(failures):
+            raise StorageError("the store is away")
+        return list_(folder)
+
+    monkeypatch.setattr("amg.storage.retry.WAITS_S", (0, 0))
+    monkeypatch.setattr(store, "list", fail)
+    with hold_lease(store) as lease:
+        monkeypatch.undo()
+        assert lease.is_held
+        assert not _is_free(store)

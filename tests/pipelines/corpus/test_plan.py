@@ -17,11 +17,14 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from amg import ConfigError
 from amg.config import load_config
-from amg.errors import InterruptedRunError
-from amg.inputs.files import StorageFile
+from amg.errors import InterruptedRunError, StorageError
 from amg.inputs.sources import list_sources
+from amg.runs.folder import read_commits
 from amg.runs.planned import PlannedInputs
-from amg.storage.stores import open_storage
+from amg.storage.opened import OpenFile
+from amg.storage.patient import open_patiently
+from amg.storage.stores import ObjectStorage, open_storage
+from pipelines.corpus.commit import lost_attempts
 from pipelines.corpus.listing import Job
 from pipelines.corpus.plan import prepare, survey
 from tests.pipelines.helpers import QUICK, make_folder, make_run
@@ -46,6 +49,39 @@ def test_a_plan_is_the_same_wherever_it_is_made(tmp_path):
         list(range(8, 16)),
         list(range(16, 20)),
     ]
+
+
+def test_a_run_is_planned_and_taken_up_through_passing_failures(tmp_path, monkeypatch):
+    """Each operation on each file fails once, and the inputs' storage too."""
+    here = uuid.uuid4().hex
+    inputs, out = open_storage(f"memory://{here}/in"), f"memory://{here}/out"
+    for name in ("a.png", "b.png"):
+        inputs.write(name, b"")
+    failed, call, ls = set(), ObjectStorage._call, MemoryFileSystem.ls
+
+    def fail_once(self, verb, name, operation):
+        if (verb, name) not in failed:
+            failed.add((verb, name))
+            raise StorageError("busy")
+        return call(self, verb, name, operation)
+
+    def list_later(self, path, **options):
+        if path not in failed:
+            failed.add(path)
+            raise TimeoutError
+        return ls(self, path, **options)
+
+    monkeypatch.setattr("amg.storage.retry.WAITS_S", (0, 0, 0))
+    monkeypatch.setattr("amg.storage.retry.INPUT_WAITS_S", (0,))
+    monkeypatch.setattr(ObjectStorage, "_call", fail_once)
+    monkeypatch.setattr(MemoryFileSystem, "ls", list_later)
+    for _ in range(2):
+        failed.clear()
+        storage = open_patiently(out)
+        plan, _ = prepare(_job(f"memory://{here}/in"), storage)
+        assert (read_commits(storage, plan), lost_attempts(storage, [0])) == ({}, {})
+        assert [len(batch) for batch in PlannedInputs(storage).batches()] == [2]
+        assert {("read", "plan.json"), ("list", "commits"), ("list", "attempts")} < failed
 
 
 @pytest.mark.parametrize(
@@ -235,10 +271,10 @@ def _signalling(function):
     [
         ("", MemoryFileSystem, "ls"),
         ("x.tar", tarfile.TarInfo, "fromtarfile"),
-        ("x.tar", StorageFile, "readinto"),
-        ("x.parquet", StorageFile, "readinto"),
+        ("x.tar", OpenFile, "readinto"),
+        ("x.parquet", OpenFile, "readinto"),
         ("x.parquet", pq.ParquetFile, "iter_batches"),
-        ("list.txt", StorageFile, "readinto"),
+        ("list.txt", OpenFile, "readinto"),
     ],
 )
 def test_a_signal_is_no_fault_of_what_is_listed(tmp_path, monkeypatch, name, owner, method):

@@ -218,8 +218,17 @@ def test_a_store_that_takes_no_commits_ends_the_run_which_can_be_taken_up(
     _check_taken_up(folder, out, expected)
 
 
-def test_a_store_that_takes_no_shards_leaves_them_to_the_next_run(flaky, folder, out, expected):
-    with flaky(_refuse_writes("/data/")) as proxy:
+def test_a_store_that_takes_no_shards_is_found_out_before_any_work(flaky, folder, out, expected):
+    with (
+        flaky(_refuse_writes("/data/")),
+        pytest.raises(StorageError, match=f"cannot write {out}/data/"),
+    ):
+        make_run(folder, out).execute()
+    _check_taken_up(folder, out, expected)
+
+
+def test_shards_that_cannot_be_published_are_left_to_the_next_run(flaky, folder, out, expected):
+    with flaky(_refuse_writes("/data/part-")) as proxy:
         report = make_run(folder, out, "run.max_attempts=2").execute()
     assert len(proxy.faults) == 6
     assert not report.is_complete

@@ -7,9 +7,9 @@ import pytest
 
 from amg import StorageError
 from amg.config import Config, EngineConfig
-from amg.errors import BlockedRunError, CheckpointError, InputsGoneError
+from amg.errors import BlockedRunError, CheckpointError, ShardError
 from amg.runs.folder import FAILURES, Commit, Plan, Tally
-from amg.storage.stores import open_storage
+from amg.storage.patient import open_patiently
 from pipelines.corpus import driver, outbox, staffing
 from pipelines.corpus.driver import Driver
 from pipelines.corpus.engines.forwarding import ForwardWarnings
@@ -24,6 +24,7 @@ from pipelines.corpus.messages import (
     WorkerSetup,
 )
 from pipelines.corpus.staffing import Staffing
+from pipelines.corpus.witness import InputsGoneError
 
 GOOD, BAD, OTHER = Node("a" * 40, "good"), Node("b" * 40, "bad"), Node("c" * 40, "other")
 OUT_OF_MEMORY = "OutOfMemoryError: no room"
@@ -150,7 +151,7 @@ def run_with(tmp_path, monkeypatch):
         driver, "PlannedInputs", lambda _: SimpleNamespace(read=lambda _: [], close=lambda: None)
     )
     (tmp_path / "out").mkdir()
-    storage = open_storage(tmp_path / "out")
+    storage = open_patiently(tmp_path / "out")
 
     def run(engine, n_shards=20):
         plan = Plan("run", "f" * 64, {}, n_shards, 0, 1)
@@ -205,6 +206,24 @@ def test_on_one_machine_other_failures_are_tried_again(run_with):
     assert len(engine.starts) == 2
 
 
+def test_the_traceback_of_a_shard_that_could_not_be_done_is_kept(run_with):
+    class FailingEngine(FakeEngine):
+        has_failed = False
+
+        def submit(self, worker, task):
+            if self.has_failed:
+                super().submit(worker, task)
+                return
+            self.has_failed = True
+            error = ShardError("a file that is not what was written")
+            self.events.append(Failed(worker, task.attempt, error, "Traceback: of a shard"))
+
+    run_with(FailingEngine({}, [GOOD], max_workers=1), n_shards=2)
+    (kept,) = (run_with.out / FAILURES).iterdir()
+    assert kept.read_text() == "Traceback: of a shard"
+    assert f'"traceback": "{FAILURES}/{kept.name}"' in (run_with.out / "events.jsonl").read_text()
+
+
 def test_a_worker_whose_machine_lost_the_inputs_is_replaced(run_with, monkeypatch):
     """What it had queued is put back, and learns nothing from it."""
 
@@ -225,7 +244,7 @@ def test_a_worker_whose_machine_lost_the_inputs_is_replaced(run_with, monkeypatc
     def blame(*_):
         raise AssertionError("a queued shard was blamed")
 
-    monkeypatch.setattr(driver.RunInputs, "has_witness", lambda _: True)
+    monkeypatch.setattr(driver.RunInputs, "are_gone", lambda *_: False)
     monkeypatch.setattr(driver.Schedule, "lose", blame)
     engine = LosingEngine({}, [GOOD], max_workers=1)
     run_with(engine)

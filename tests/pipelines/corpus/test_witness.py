@@ -1,7 +1,11 @@
 """An image that cannot be read is a row; where none can, nothing is written down."""
 
+import os
+import pickle
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -15,7 +19,6 @@ from amg.config import load_config
 from amg.errors import (
     BlockedRunError,
     ImageError,
-    InputsGoneError,
     InterruptedRunError,
     StorageError,
 )
@@ -24,7 +27,7 @@ from amg.inputs.sources import ImageSource, list_sources
 from amg.runs.shards import read_shard
 from pipelines.corpus import witness
 from pipelines.corpus.messages import ShardTask, WorkerSetup
-from pipelines.corpus.witness import InputReader, find_witness
+from pipelines.corpus.witness import InputReader, InputsGoneError, RunInputs, find_witness
 from pipelines.corpus.worker import segmenting
 from tests.pipelines.helpers import FINGERPRINT, make_folder, write_plan
 from tests.pipelines.stub import make_stub
@@ -42,7 +45,7 @@ def store(monkeypatch):
     contents: dict[str, bytes | Exception] = {}
     asked: list[str] = []
 
-    def read(source: ImageSource, **_: object) -> bytes:
+    def read(source: ImageSource, *_: object, **__: object) -> bytes:
         address = source.path.decode()
         asked.append(address)
         found = contents[address]
@@ -87,6 +90,46 @@ def test_a_store_that_is_gone_is_no_images_fault(store, monkeypatch):
     # A host of the web is one of many.
     with pytest.raises(ImageError):
         reader.read(_at("https://far/2"))
+
+
+def test_of_two_stores_the_one_that_is_gone_is_looked_at(store, monkeypatch):
+    """The driver can read the other, which says nothing: no shard is to blame, none is given up."""
+    contents, asked = store
+    monkeypatch.setattr(witness, "_FRESH_S", 0.0)
+    contents |= {"s3://b/1": b"GIF89a", "s3://c/1": b"GIF89a"}
+    reader, driver = InputReader(_at("s3://b/1")), RunInputs(_at("s3://b/1"), None)
+    reader.read(_at("s3://c/1"))
+    contents |= {"s3://c/1": StorageError("gone"), "s3://c/2": StorageError("gone")}
+    with pytest.raises(InputsGoneError) as caught:
+        reader.read(_at("s3://c/2"))
+    told = pickle.loads(pickle.dumps(caught.value))
+    assert (str(told), told.passing) == ("gone", True)
+    assert driver.has_witness()
+    assert driver.are_gone(told)
+    asked.clear()
+    contents["s3://c/1"] = b"GIF89a"
+    assert not driver.are_gone(told)
+    assert asked == ["s3://c/1"]
+
+
+def test_a_mount_that_hangs_holds_nobody(tmp_path):
+    """The thread that asks it stays, and the process ends all the same."""
+    os.mkfifo(tmp_path / "pipe")
+    script = """
+import sys
+from pipelines.corpus import witness
+witness._PROBING_S = 0.1
+witness.read_source = lambda *_, **__: open(sys.argv[1]).read()
+print(witness.find_witness([witness.ImageSource("a", "a", b"/a")]))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "pipe")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stdout == "None\n"
 
 
 def test_a_refusal_is_not_asked_again(store):

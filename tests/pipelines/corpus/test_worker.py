@@ -1,11 +1,14 @@
 """One worker by itself: rows in order, reading ahead within a budget, failures as rows."""
 
 import pickle
+import platform
+import re
 import threading
 import time
 import weakref
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +16,13 @@ import torch
 from PIL import Image
 
 from amg.config import Config, RunConfig, load_config
-from amg.errors import ConfigError
+from amg.errors import ConfigError, StorageError
 from amg.inputs.reading import read_source
 from amg.inputs.sources import list_sources
 from amg.records import ImageResult
 from amg.runs.folder import commit_file
 from amg.runs.shards import read_shard
+from amg.storage import stores
 from pipelines.corpus.engines.local import LocalEngine
 from pipelines.corpus.messages import ShardTask, WorkerSetup
 from pipelines.corpus.prefetch import ByteBudget, load_ahead
@@ -61,6 +65,24 @@ def _run(tmp_path, generator, task_options=None, **options):
     result = worker.run(task)
     assert not (tmp_path / "out" / commit_file(7)).exists()  # that is the driver's
     return result, list(read_shard(tmp_path / "out" / result.file)), reports
+
+
+def test_a_place_that_takes_no_shards_has_no_worker(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    setup = WorkerSetup(str(tmp_path / "out"), Config(), segmenting(make_stub), FINGERPRINT, None)
+    write_plan(tmp_path / "out", n_images=5)
+    for owner, name in ((Path, "write_bytes"), (stores, "move")):
+        with monkeypatch.context() as patch, pytest.raises(StorageError) as caught:
+            patch.setattr(owner, name, full)
+            setup.make_worker(setup, print)
+        assert re.fullmatch(
+            rf"on {platform.node()}: .*cannot write .*{tmp_path}.*: No space left on device",
+            str(caught.value),
+        )
+        assert not caught.value.passing
+        assert not list((tmp_path / "out" / "data").iterdir())
 
 
 @pytest.mark.parametrize(
