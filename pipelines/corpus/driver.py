@@ -301,9 +301,10 @@ class Driver:
 
     def _stop_if_too_many_failed(self) -> None:
         tally = self._committed  # what was there before was looked at before
-        most = self._run.max_failure_rate * tally.images
-        if tally.images >= _LEAST_FOR_A_RATE and tally.failed > most and self.stopped is None:
-            self.stop(f"{tally.failed} of {tally.images} images failed: over max_failure_rate")
+        rate = self._run.max_failure_rate
+        is_over = tally.images >= _LEAST_FOR_A_RATE and tally.failed > rate * tally.images
+        if is_over and self.stopped is None:
+            self.stop(f"{tally.failed} of {tally.images} failed: over max_failure_rate={rate:g}")
 
     def _give_up(self, event: Failed, attempt: str, engine: Engine) -> None:
         """A worker lives, and has not done its shard."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 _SINGLE_MASK_REGION = 1  # the mask for unambiguous prompts means the object
 _BORDER_GAIN = 3.0
+_NEAREST_SHARE = 0.5  # of the loss of a prompt without doubt, beside that of its own mask
 
 
 def pairwise_mask_loss(
@@ -102,15 +103,18 @@ def mask_and_score_loss(
     return multiple + 0.3 * single + score_error, metrics
 
 
-def single_mask_loss(
+def certain_mask_loss(
     logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, balance: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (N, P), scores (N,), targets (N, P): one mask for a prompt that leaves no doubt.
+    """Logits (N, 4, P), scores (N, 4), targets (N, P): a prompt that leaves no doubt.
 
-    Gives the loss and the masks' IoU (N,).
+    The first mask is drawn, and of the other three the nearest: who asks for three finds it among
+    them, by its score. Gives the loss, and the IoU (N,) of the first masks.
     """
-    logits, targets = logits.unsqueeze(1), targets.unsqueeze(1)
+    targets = targets.unsqueeze(1)
     weights = border_weights(targets, _BORDER_GAIN)
-    drawn = pairwise_mask_loss(logits, targets, balance, weights).mean()
-    iou = pairwise_iou(logits, targets).flatten()
-    return drawn + (scores - iou).square().mean(), iou
+    drawn = pairwise_mask_loss(logits, targets, balance, weights).squeeze(2)
+    iou = pairwise_iou(logits, targets).squeeze(2)
+    error = (scores - iou).square()
+    loss = drawn[:, 0] + _NEAREST_SHARE * drawn[:, 1:].amin(1) + error[:, 0] + error[:, 1:].mean(1)
+    return loss.mean(), iou[:, 0]

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from amg.models.families.fine_sam import FineSAMModel
 from amg.models.modules.fine_encoder import FineFeatures
 from pipelines.train.depthwise import QuickDepthwise
-from pipelines.train.losses import mask_and_score_loss, pairwise_iou, single_mask_loss
+from pipelines.train.losses import certain_mask_loss, mask_and_score_loss, pairwise_iou
 from pipelines.train.prompts import TrainingBatch
 from pipelines.train.questions import Questions, first_questions, meant_levels, second_questions
 
@@ -25,6 +25,7 @@ class Objective:
         self._model = model
         self._answer = _compiled(self._answer_plainly, compile)
         self._mask_loss = _compiled(mask_and_score_loss, compile)
+        self._certain_loss = _compiled(certain_mask_loss, compile)
 
     def backward(self, batch: TrainingBatch, balance: torch.Tensor) -> dict[str, torch.Tensor]:
         """Add a batch's gradients to the parameters'; gives the loss and what is worth a log.
@@ -66,8 +67,8 @@ class Objective:
         loss, log = self._mask_loss(logits[points], scores[points], targets[points], balance)
         if not n_boxes:
             return loss, log
-        box_loss, box_iou = single_mask_loss(
-            logits[boxes, 0], scores[boxes, 0], targets[boxes, batch.levels.flatten()], balance
+        box_loss, box_iou = self._certain_loss(
+            logits[boxes], scores[boxes], targets[boxes, batch.levels.flatten()], balance
         )
         # The mask that would be shown: of three, the one that the model thinks best of.
         shown = 1 + scores[:, 1:].argmax(1)
@@ -77,7 +78,7 @@ class Objective:
         level.view(n_images, -1)[:, n_boxes:] = batch.levels
         meant = targets[again, level]
         logits, scores = self._answer(features, second_questions(first, again, answers, meant))
-        second_loss, second_iou = single_mask_loss(logits[:, 0], scores[:, 0], meant, balance)
+        second_loss, second_iou = self._certain_loss(logits, scores, meant, balance)
         loss = loss + _BOX_SHARE * box_loss + _SECOND_SHARE * second_loss
         return loss, {**log, "iou_box": box_iou.mean(), "iou_second": second_iou.mean()}
 

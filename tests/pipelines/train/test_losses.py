@@ -3,10 +3,10 @@ import torch
 
 from pipelines.train.losses import (
     border_weights,
+    certain_mask_loss,
     matched_loss,
     pairwise_iou,
     pairwise_mask_loss,
-    single_mask_loss,
 )
 
 
@@ -70,13 +70,24 @@ def test_iou_of_thresholded_masks():
     assert iou[0, 0].tolist() == pytest.approx([2 / 3, 3 / 4])
 
 
-def test_the_single_mask_is_the_region_that_is_meant():
+def test_a_prompt_without_doubt_is_answered_by_its_own_mask_and_one_of_the_three():
     targets = torch.tensor([[1.0, 1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 1, 1]])
-    logits = (targets * 2 - 1) * 20
-    right, iou = single_mask_loss(logits, torch.ones(len(logits)), targets, torch.tensor(0.5))
-    assert iou.tolist() == [1.0] * len(logits)
-    assert right < 0.01
-    unsure, _ = single_mask_loss(logits, torch.zeros(len(logits)), targets, torch.tensor(0.5))
-    assert unsure == pytest.approx(right.item() + 1)
-    wrong, _ = single_mask_loss(-logits, torch.zeros(len(logits)), targets, torch.tensor(0.5))
-    assert wrong > 5
+    right, wrong = ((sign * (targets * 2 - 1) * 20).unsqueeze(1) for sign in (1, -1))
+    balance = torch.tensor(0.5)
+
+    def loss(*masks, score):
+        scores = torch.tensor([[float(s) for s in score]] * len(targets))
+        return certain_mask_loss(torch.cat(masks, dim=1), scores, targets, balance)
+
+    best, iou = loss(right, wrong, right, wrong, score=(1, 0, 1, 0))
+    assert iou.tolist() == [1.0] * len(targets)
+    assert best < 0.02
+    unsure, _ = loss(right, wrong, right, wrong, score=(0, 0, 1, 0))
+    assert unsure == pytest.approx(best.item() + 1)
+    unsure, _ = loss(right, wrong, right, wrong, score=(1, 0, 0, 0))
+    assert unsure == pytest.approx(best.item() + 1 / 3)
+    none_of_three, _ = loss(right, wrong, wrong, wrong, score=(1, 0, 0, 0))
+    assert none_of_three > 2.5
+    its_own_is_wrong, iou = loss(wrong, right, right, right, score=(0, 1, 1, 1))
+    assert its_own_is_wrong > 5
+    assert iou.tolist() == [0.0] * len(targets)
