@@ -4,21 +4,20 @@ Half of it is for prompts that are being decoded, half for masks that wait for N
 image encoder's arrays (`encoder_batch_size`) and the image itself come on top.
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from amg.config import GeneratorConfig
 from amg.models.interface import PromptableModel
+from amg.ops.memory import free_bytes
 
 _SHARE_OF_FREE = 1 / 4
 # More at once are no faster. A CPU is slower with more than one image in its encoder.
 _POINTS_PER_THREAD, _BYTES_PER_THREAD = 64, 40_000_000
 _POINTS_PER_DEVICE = 512
 _ENCODER_BATCH = 4
-_CGROUP = Path("/sys/fs/cgroup")
+_LEAST_BYTES = 2**28  # where nothing seems to be free: to go on slowly is no use to anybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,8 @@ class Allowance:
 
 def allow(config: GeneratorConfig, model: PromptableModel) -> Allowance:
     """Share the budget out: `config.memory_budget`, or a quarter of what the device has free."""
-    budget = config.memory_budget or int(free_bytes(model.device) * _SHARE_OF_FREE)
+    free = free_bytes(model.device)
+    budget = config.memory_budget or max(_LEAST_BYTES, int(free * _SHARE_OF_FREE))
     n_points = int(budget / 2 // model.bytes_per_point)
     on_cpu = model.device.type == "cpu"
     per_thread = min(_POINTS_PER_THREAD, max(1, _BYTES_PER_THREAD // model.bytes_per_point))
@@ -45,22 +45,3 @@ def allow(config: GeneratorConfig, model: PromptableModel) -> Allowance:
         encoder_batch_size=config.encoder_batch_size or (1 if on_cpu else _ENCODER_BATCH),
         waiting_bytes=budget // 2,
     )
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that nobody uses: of a CUDA device, or of this machine or container."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    free = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-    limit, used = (_cgroup_number(name) for name in ("memory.max", "memory.current"))
-    return free if limit is None else min(free, max(limit - (used or 0), 0))
-
-
-def _cgroup_number(name: str) -> int | None:
-    """A number of this container's (cgroup v2); None without one, or without a limit."""
-    try:
-        text = (_CGROUP / name).read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None

@@ -41,10 +41,10 @@ def generate_soft(
     for task in generator.crop_tasks(image):  # the image itself, if it has prompts
         logits, frame = _surviving_logits(generator, task), task.fitted.frame
         for index in range(len(logits)):
-            with torch.inference_mode():
+            with torch.inference_mode():  # not around the yield: it would be the caller's mode
                 full = generator.model.upsample(logits[index : index + 1], frame)[0].float()
-                pixels = full > config.mask_threshold
-                yield full.sigmoid().cpu().numpy(), pixels.cpu().numpy()
+                soft, pixels = full.sigmoid(), full > config.mask_threshold
+            yield soft.cpu().numpy(), pixels.cpu().numpy()
 
 
 @torch.inference_mode()

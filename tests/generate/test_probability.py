@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from amg import ConfigError, GeneratorConfig, MaskGenerator
 from amg.generate.probability import generate_soft
@@ -12,7 +13,10 @@ CONFIG = {"points_per_side": 6, "pred_iou_thresh": 0.3, "stability_score_thresh"
 def test_they_are_the_generators_masks_in_its_order(nano, photos, changes):
     generator = MaskGenerator(nano, GeneratorConfig(**CONFIG, **changes))
     expected = generator.generate(photos["cat"]).masks
-    found = list(generate_soft(generator, photos["cat"]))
+    found = []
+    for answer in generate_soft(generator, photos["cat"]):
+        assert not torch.is_inference_mode_enabled()  # what its caller does is the caller's own
+        found.append(answer)
     assert len(found) == len(expected) >= 5
     for (probability, pixels), mask in zip(found, expected, strict=True):
         assert probability.shape == photos["cat"].shape[:2]
