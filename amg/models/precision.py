@@ -4,16 +4,25 @@
 - `tf32`: products of a GPU's tensor cores, of inputs rounded to 10 bits of mantissa.
 - `bf16`: the image encoder's products in bfloat16 (7 bits), the rest as `tf32`; norms, softmax and
   what is stored stay in float32.
+- `fp16`: the same in float16 (10 bits), for GPUs without bfloat16; values above 65504 overflow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
 
-Precision = Literal["float32", "tf32", "bf16"]
+from amg.errors import ConfigError
+
+Precision = Literal["float32", "tf32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS_OF: Mapping[str, tuple[Precision, ...]] = {
+    "cpu": ("float32", "bf16"),
+    "mps": ("float32", "fp16"),
+}
+"""Those of the kinds of devices that have not all: float16 gains nothing on a CPU."""
+_ENCODER_TYPES: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
@@ -32,5 +41,17 @@ def products_in(precision: Precision) -> Iterator[None]:
 @contextmanager
 def encoder_in(precision: Precision, device: torch.device) -> Iterator[None]:
     """Inside, the layers of an image encoder compute in that precision."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    dtype = _ENCODER_TYPES.get(precision)
+    with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         yield
+
+
+def require_finite(features: torch.Tensor, precision: Precision) -> None:
+    """Raise ConfigError where an encoder's values have become too large for float16.
+
+    Such an image would have no masks, and nothing would say why.
+    """
+    if precision == "fp16" and not features.isfinite().all():
+        raise ConfigError(
+            "precision: the image encoder's values are too large for fp16; take bf16 or float32"
+        )

@@ -59,11 +59,42 @@ def test_bf16_changes_masks_a_little(nano, photos):
 
 
 @pytest.mark.parametrize(
-    ("precision", "said"), [("float16", "none of float32, tf32, bf16"), ("tf32", "a GPU's")]
+    ("precision", "said"),
+    [
+        ("float16", "none of float32, tf32, bf16, fp16"),
+        ("tf32", "tf32 is a GPU's; on cpu there are float32 and bf16"),
+        ("fp16", "fp16 is a GPU's; on cpu there are float32 and bf16"),
+    ],
 )
 def test_precisions_that_are_refused(precision, said):
     with pytest.raises(ConfigError, match=said):
         amg.load_model("nano", device="cpu", precision=precision)
+
+
+def test_fp16_rounds_more_finely_than_bf16_and_tells_where_it_overflows(nano, photos):
+    """A CPU computes it too, if slowly: what a GPU without bfloat16 is given."""
+    exact = nano.encode(pixels := nano.preprocess([photos["astronaut"]])[0])[0].embedding
+    changes = {}
+    rough = amg.load_model("nano", device="cpu")
+    for rough.precision in ("bf16", "fp16"):
+        found = rough.encode(pixels)[0].embedding
+        changes[rough.precision] = float((found - exact).norm() / exact.norm())
+    assert 1e-5 < changes["fp16"] < changes["bf16"] / 3
+    rough.image_encoder.neck[1].weight.mul_(1e6)
+    rough.image_encoder.neck[2].weight.mul_(1e3)
+    with pytest.raises(ConfigError, match="too large for fp16; take bf16 or float32"):
+        rough.encode(pixels)
+
+
+def test_a_mac_is_allowed_and_said_to_be_untested(monkeypatch, caplog):
+    with pytest.raises(ConfigError, match="'mps' asked for, but torch sees none here"):
+        load._resolve_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert load._resolve_device("mps").type == "mps"
+    assert "device mps is untested" in caplog.text
+    for precision in ("tf32", "bf16"):
+        with pytest.raises(ConfigError, match=r"on mps there are float32 and fp16"):
+            load._check_precision(precision, torch.device("mps"))
 
 
 def test_a_compiled_encoder_gives_the_same():

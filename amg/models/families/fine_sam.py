@@ -7,7 +7,7 @@ import torch
 from amg.models.decoding.image_decoder import ImageDecoder
 from amg.models.families.sam import SAMModel
 from amg.models.modules.fine_encoder import FineFeatures
-from amg.models.precision import encoder_in
+from amg.models.precision import encoder_in, require_finite
 
 
 class FineSAMModel(SAMModel):
@@ -21,6 +21,7 @@ class FineSAMModel(SAMModel):
         """Map (B, 3, S, S) to the features of all images together."""
         with encoder_in(self.precision, self.device):
             features: FineFeatures = self.image_encoder(pixels)
+        require_finite(features.embedding, self.precision)
         return FineFeatures(*(maps.to(pixels.dtype) for maps in features))
 
     def image_decoder(self, features: FineFeatures) -> ImageDecoder:

@@ -17,7 +17,7 @@ from amg.models.families.prompted_model import PromptedModel, embed_foreground, 
 from amg.models.interface import FittedImage, Frame
 from amg.models.modules.mask_decoder import MaskDecoder
 from amg.models.modules.prompt_encoder import PromptEncoder
-from amg.models.precision import encoder_in
+from amg.models.precision import encoder_in, require_finite
 from amg.ops.resample import Resampling, bilinear_taps
 
 
@@ -95,7 +95,9 @@ class SAMModel(PromptedModel):
     def encode(self, pixels: torch.Tensor) -> torch.Tensor | Sequence[Any]:
         """Map (B, 3, S, S) to image embeddings (B, 256, S/16, S/16)."""
         with encoder_in(self.precision, self.device):
-            return self.image_encoder(pixels).to(pixels.dtype)
+            embedding = self.image_encoder(pixels).to(pixels.dtype)
+        require_finite(embedding, self.precision)
+        return embedding
 
     def image_decoder(self, features: Any) -> ImageDecoder:
         """What decodes prompts on one image, features (256, h, w)."""

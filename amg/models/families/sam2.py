@@ -21,7 +21,7 @@ from amg.models.modules.layers import MLP
 from amg.models.modules.prompt_encoder import PromptEncoder
 from amg.models.modules.sam2_mask_decoder import SAM2MaskDecoder
 from amg.models.modules.two_way_transformer import TwoWayTransformer
-from amg.models.precision import encoder_in
+from amg.models.precision import encoder_in, require_finite
 from amg.models.tracking.memories import TrackingOptions
 from amg.models.tracking.track_step import TracksObjects
 from amg.ops.resample import Resampling, bilinear_taps
@@ -221,6 +221,7 @@ class SAM2Model(PromptedModel, TracksObjects):
         with encoder_in(self.precision, self.device):
             maps = self._narrow(self.image_encoder(pixels))
         *high_res, embedding = (m.to(pixels.dtype) for m in maps)
+        require_finite(embedding, self.precision)
         if self.tracking.directly_add_no_mem_embed:
             embedding = embedding + self.no_mem_embed.view(1, -1, 1, 1)
         if not self.use_high_res_features_in_sam:

@@ -20,6 +20,8 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise each pixel of (B, C, H, W) over C."""
+        if x.dtype == torch.float16:  # its squares overflow from 256 on, and all would be zero
+            x = x.float()
         centred = x - x.mean(1, keepdim=True)
         variance = centred.square().mean(1, keepdim=True)
         normalised = centred / torch.sqrt(variance + self.eps)
