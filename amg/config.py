@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from amg.errors import ConfigError
 
@@ -131,23 +139,49 @@ class GeneratorConfig(_Strict):
         return GeneratorConfig(**{**defaults, **explicit})
 
 
+BUILT_IN_MODEL = "nano"
+_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+
+def name_of_checkpoint(checkpoint: str | Path) -> str:
+    """What a checkpoint without a model's name is called: its file, its folder, owner/name."""
+    text = str(checkpoint)
+    if text.startswith("hf:"):
+        return text.removeprefix("hf:")
+    path = Path(text).expanduser().absolute()
+    return path.stem if path.suffix.lower() in _WEIGHTS_SUFFIXES else path.name
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
 class ModelConfig(_Strict):
     """Which model does the work."""
 
-    name: str = "nano"
-    checkpoint: Annotated[Path | None, Field(strict=False)] = None
+    name: str | None = None
+    """One of `amg models`. None: the built-in one, or what the checkpoint is."""
+    checkpoint: Annotated[str | None, BeforeValidator(_as_text)] = None
+    """A file, a folder in Hugging Face's layout, or hf:owner/name."""
     device: str | None = None
     imgsz: int | None = Field(default=None, ge=16, multiple_of=16)
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """All but float32 are faster and change masks a little; tf32 and most of bf16 need a GPU."""
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    """All but float32 are faster and change masks a little; all but bf16 need a GPU."""
     compile: bool = False
     """Compile the image encoder, for a minute or so at the first image of each process."""
 
     @model_validator(mode="after")
     def _check_precision(self) -> "ModelConfig":
-        if self.precision == "tf32" and self.device == "cpu":
-            raise ConfigError("precision: tf32 is a GPU's, and device is cpu")
+        if self.precision in ("tf32", "fp16") and self.device == "cpu":
+            raise ConfigError(f"precision: {self.precision} is a GPU's, and device is cpu")
         return self
+
+    @property
+    def shown_name(self) -> str:
+        """What the model is called: by its name, else by its checkpoint's."""
+        if self.name is None and self.checkpoint is not None:
+            return name_of_checkpoint(self.checkpoint)
+        return self.name or BUILT_IN_MODEL
 
 
 class RunConfig(_Strict):

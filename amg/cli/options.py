@@ -46,12 +46,16 @@ YesOption = Annotated[
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Which model; see `amg models`.")]
 CheckpointOption = Annotated[
-    Path | None, typer.Option(help="Weights, instead of the model's own: .pth, .pt, .safetensors.")
+    str | None,
+    typer.Option(
+        help="Weights: a file, a folder of Hugging Face's, or hf:owner/name. Without --model they "
+        "say themselves what they are."
+    ),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: GPU if any.")]
 PrecisionOption = Annotated[
     str | None,
-    typer.Option(help="float32 (exact), tf32 or bf16: faster, but masks change a little."),
+    typer.Option(help="float32 (exact); tf32, bf16 or fp16: faster, but masks change a little."),
 ]
 MemoryBudgetOption = Annotated[
     str | None,

@@ -73,7 +73,7 @@ def _values(listing: "Listing", config: Config, seconds_per_image: float | None)
         "on_duplicate": config.run.on_duplicate,
         "n_shards": -(-listing.n_images // size),
         "images_per_shard": size,
-        "model": config.model.name,
+        "model": config.model.shown_name,
         "points_per_side": generator.points_per_side,
         "crop_n_layers": generator.crop_n_layers,
         "seconds_per_image": seconds_per_image,

@@ -18,7 +18,7 @@ import yaml
 from amg.config import OF_THE_CALL, Config, GeneratorConfig
 from amg.errors import RunError, StorageError
 from amg.inputs.allowed import settle
-from amg.models.zoo.registry import locate_weights
+from amg.models.zoo.registry import MODELS, locate_weights
 from amg.runs.folder import (
     COMMITS,
     CONFIG,
@@ -47,11 +47,15 @@ _SHOWN = 5
 def resolve(config: Config) -> tuple[Config, str]:
     """The configuration with the model's own defaults, and the sha256 of its weights.
 
+    A checkpoint that is a registered model's own file gives the model its name.
+
     Raises ConfigError for an unknown model, CheckpointError if the weights cannot be had.
     """
     spec, weights = locate_weights(config.model.name, config.model.checkpoint)
     generator = config.generator.for_model(spec.generator_defaults)
-    return settle_paths(config).model_copy(update={"generator": generator}), weights.sha256
+    named = config.model.model_copy(update={"name": spec.name if spec.name in MODELS else None})
+    settled = settle_paths(config).model_copy(update={"generator": generator, "model": named})
+    return settled, weights.sha256
 
 
 def settle_paths(config: Config) -> Config:
@@ -66,7 +70,7 @@ def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[st
         "schema_version": SCHEMA_VERSION,
         "inputs_sha256": inputs_sha256,
         "model": {
-            "name": config.model.name,
+            "name": config.model.shown_name,
             "imgsz": config.model.imgsz,
             "precision": config.model.precision,
             "weights_sha256": weights_sha256,

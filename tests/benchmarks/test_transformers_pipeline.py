@@ -1,5 +1,7 @@
 """The SamModel made from ours computes the same, and its pipeline finds about the same masks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from PIL import Image
 from amg import GeneratorConfig, MaskGenerator
 from amg.errors import ConfigError
 from amg.evaluate.parity import count_found
-from amg.models.families.build import build_mobile_sam, build_nano
+from amg.models.families.build import build_nano, build_tiny_sam
+from amg.models.families.sizes import MOBILE_SAM, NANO
 from benchmarks.transformers_pipeline import pipeline_generator, transformers_sam
 from tests.models.oracles import SIZE_PX, our_sam
 from tests.models.parity import assert_close, random, randomise
@@ -17,13 +20,13 @@ POINTS = torch.tensor([[[[10.0, 20.0]], [[50.0, 7.0]], [[33.0, 60.0]]]])  # (1, 
 
 
 def small_tiny_vit_sam():
-    model = build_mobile_sam()
+    model = build_tiny_sam(MOBILE_SAM)
     model.set_imgsz(SIZE_PX)
     return model.eval()
 
 
 def small_fine_sam():
-    return build_nano(imgsz=SIZE_PX).eval()
+    return build_nano(replace(NANO, img_size=SIZE_PX)).eval()
 
 
 @pytest.mark.parametrize("make", [our_sam, small_tiny_vit_sam, small_fine_sam])

@@ -27,6 +27,7 @@ OUR_PARTS = SimpleNamespace(
 SIZE_PX = 64
 GRID = SIZE_PX // 16
 CHANNELS, WIDTH, DEPTH, HEADS, WINDOW, MLP_DIM = 32, 24, 3, 2, 3, 40
+DECODER_HEADS = 8  # as in all published models: no tensor tells them
 
 
 def _assemble(parts, sam):
@@ -52,7 +53,7 @@ def _assemble(parts, sam):
         parts.MaskDecoder(
             transformer_dim=CHANNELS,
             transformer=parts.TwoWayTransformer(
-                depth=2, embedding_dim=CHANNELS, num_heads=HEADS, mlp_dim=MLP_DIM
+                depth=2, embedding_dim=CHANNELS, num_heads=DECODER_HEADS, mlp_dim=MLP_DIM
             ),
             iou_head_hidden_dim=CHANNELS,
         ),
@@ -83,7 +84,14 @@ def our_mobile_sam():
     return SAMModel(encoder, vit.prompt_encoder, vit.mask_decoder).eval()
 
 
-def transformers_sam():
+def original_neck(width):
+    """The neck of an image encoder of that width."""
+    from segment_anything.modeling import ImageEncoderViT
+
+    return ImageEncoderViT(embed_dim=width, depth=0, out_chans=CHANNELS).neck
+
+
+def transformers_sam(**vision_options):
     from transformers import (
         SamConfig,
         SamMaskDecoderConfig,
@@ -92,22 +100,25 @@ def transformers_sam():
         SamVisionConfig,
     )
 
+    sizes = {
+        "hidden_size": WIDTH,
+        "mlp_dim": WIDTH * 4,
+        "num_attention_heads": HEADS,
+    } | vision_options
     vision = SamVisionConfig(
-        hidden_size=WIDTH,
         output_channels=CHANNELS,
         num_hidden_layers=DEPTH,
-        num_attention_heads=HEADS,
         image_size=SIZE_PX,
         window_size=WINDOW,
         global_attn_indexes=[1],
-        mlp_dim=WIDTH * 4,
         num_pos_feats=CHANNELS // 2,
+        **sizes,
     )
     prompt = SamPromptEncoderConfig(hidden_size=CHANNELS, image_size=SIZE_PX)
     decoder = SamMaskDecoderConfig(
         hidden_size=CHANNELS,
         mlp_dim=MLP_DIM,
-        num_attention_heads=HEADS,
+        num_attention_heads=DECODER_HEADS,
         iou_head_hidden_dim=CHANNELS,
         layer_norm_eps=1e-5,  # the original's; transformers' own default differs
     )

@@ -182,13 +182,14 @@ class TinyViT(nn.Module):
         mbconv_expand_ratio: float = 4.0,
         local_conv_size: int = 3,
         layer_lr_decay: float = 1.0,
+        out_chans: int = 256,
     ) -> None:
         super().__init__()
         self.use_checkpoint = use_checkpoint
         self.layer_lr_decay = layer_lr_decay
         activation = nn.GELU
         self.patch_embed = PatchEmbed(in_chans, embed_dims[0], img_size, activation)
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
         self.layers = nn.ModuleList()
         for i, (dim, depth) in enumerate(zip(embed_dims, depths, strict=True)):
             start = sum(depths[:i])
@@ -216,7 +217,7 @@ class TinyViT(nn.Module):
         self.norm_head = nn.LayerNorm(embed_dims[-1])
         self.head = nn.Linear(embed_dims[-1], num_classes) if num_classes > 0 else nn.Identity()
         self.apply(_init_weights)
-        self.neck = make_neck(embed_dims[-1], 256)
+        self.neck = make_neck(embed_dims[-1], out_chans)
         self.set_imgsz((img_size, img_size))
 
     def set_imgsz(self, imgsz: tuple[int, int]) -> None:

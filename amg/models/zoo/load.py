@@ -1,34 +1,46 @@
 """From a name to a model ready for inference."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import torch
 
-from amg.errors import ConfigError
-from amg.models.families.build import build_mobile_sam, build_nano, build_sam2, build_sam_vit
+from amg.errors import CheckpointError, ConfigError
+from amg.models.families.catalogue import FAMILIES
 from amg.models.families.sam import SAMModel
 from amg.models.families.sam2 import SAM2Model
 from amg.models.interface import ModelInfo
-from amg.models.precision import PRECISIONS, Precision
+from amg.models.precision import PRECISIONS, PRECISIONS_OF, Precision
 from amg.models.zoo.checkpoint import load_weights
-from amg.models.zoo.registry import ModelSpec, get_spec, locate_weights
+from amg.models.zoo.registry import ModelSpec, locate_weights
 
-_BUILDERS: dict[str, Callable[..., SAMModel | SAM2Model]] = {
-    "sam_vit": build_sam_vit,
-    "mobile_sam": build_mobile_sam,
-    "nano": build_nano,
-    "sam2": build_sam2,
-}
+logger = logging.getLogger(__name__)
+
+_UNTESTED = ("mps",)
+_PIXEL_MAX = 255.0
 
 
 def build_model(spec: ModelSpec) -> SAMModel | SAM2Model:
-    """The architecture of a registered model, with random weights."""
-    return _BUILDERS[spec.architecture](**spec.sizes)
+    """The architecture of a registered model, with random weights.
+
+    Raises CheckpointError for sizes, read from a file, that make no model.
+    """
+    try:
+        model = FAMILIES[spec.architecture].build(spec.sizes)
+    except (ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{spec.name}: {error}") from error
+    if spec.normalisation is not None:
+        unit = _PIXEL_MAX if isinstance(model, SAM2Model) else 1.0
+        for buffer, values in (
+            (model.pixel_mean, spec.normalisation.mean),
+            (model.pixel_std, spec.normalisation.std),
+        ):
+            buffer.copy_(torch.tensor(values).view(-1, 1, 1) / unit)
+    return model
 
 
 def load_model(
-    name: str,
+    name: str | None = None,
     *,
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -38,36 +50,41 @@ def load_model(
 ) -> SAMModel | SAM2Model:
     """Build a model and load its weights, ready for inference.
 
-    checkpoint: a file of the published layout or of `transformers`' (.pt, .pth, .safetensors);
-    without it the built-in weights, the cache folder and then the published place are tried.
-    device: by default the GPU if there is one. imgsz: side of the square input in pixels, if not
-    the model's own. precision: as `amg.models.precision` explains them; all but float32 change
-    masks a little. compile: the image encoder by `torch.compile`, at its first image.
+    name: of the registry. Without it, the built-in model, or what the checkpoint is: its sizes are
+    read from its tensors. checkpoint: a file (.pt, .pth, .safetensors) or a folder of the published
+    layout, of `transformers`' or of a trainer's, or `hf:owner/name`; without it the built-in
+    weights, the cache folder and then the published place are tried.
+    device: by default the GPU if there is one; "mps" is untested. imgsz: side of the square input
+    in pixels, if not the model's own. precision: as `amg.models.precision` explains them; all but
+    float32 change masks a little. compile: the image encoder by `torch.compile`, at its first
+    image.
 
     Raises ConfigError for an unknown name, device, size or precision, or a machine that cannot
     compile, CheckpointError for the weights.
     """
     target = _resolve_device(device)
-    spec = get_spec(name)
+    _check_precision(precision, target)
+    spec, weights = locate_weights(name, checkpoint)
     model = build_model(spec)
     if imgsz is not None:
         _set_imgsz(model, imgsz)
-    _, weights = locate_weights(name, checkpoint)
     load_weights(model, weights.path)
     model.info = ModelInfo(spec.name, weights.sha256, spec.generator_defaults)
-    model.precision = _check_precision(precision, target)
+    model.precision = precision
     model = model.eval().requires_grad_(False).to(target)
     if compile:
         _compile_encoder(model)
     return model
 
 
-def _check_precision(precision: Precision, device: torch.device) -> Precision:
+def _check_precision(precision: Precision, device: torch.device) -> None:
     if precision not in PRECISIONS:
         raise ConfigError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
-    if precision == "tf32" and device.type != "cuda":
-        raise ConfigError("precision: tf32 is a GPU's; on a CPU there are float32 and bf16")
-    return precision
+    known = PRECISIONS_OF.get(device.type, PRECISIONS)
+    if precision not in known:
+        raise ConfigError(
+            f"precision: {precision} is a GPU's; on {device.type} there are {' and '.join(known)}"
+        )
 
 
 def _compile_encoder(model: SAMModel | SAM2Model) -> None:
@@ -98,8 +115,12 @@ def _resolve_device(device: str | torch.device | None) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device: {device!r} is no torch device") from error
-    if resolved.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device: {device!r} is neither cpu nor cuda")
+    if resolved.type not in ("cpu", "cuda", *_UNTESTED):
+        raise ConfigError(f"device: {device!r} is none of cpu, cuda and mps")
+    if resolved.type in _UNTESTED:
+        if not torch.backends.mps.is_available():
+            raise ConfigError(f"device: {device!r} asked for, but torch sees none here")
+        logger.warning("device %s is untested: compare a few images with the CPU's", device)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ConfigError(f"device: {device!r} asked for, but torch sees {found} CUDA devices")

@@ -28,6 +28,8 @@ from amg.models.zoo.download import (
     exclusive,
     sha256_of,
 )
+from amg.models.zoo.folders import folder_sha256
+from amg.models.zoo.hub import find_on_hub, is_hub_name, is_offline
 
 logger = logging.getLogger(__name__)
 
@@ -36,31 +38,49 @@ _HUB_FILE = "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class LocatedWeights:
-    """A checkpoint on this machine, and the sha256 of its bytes in hexadecimal."""
+    """A checkpoint on this machine, and the sha256 of its bytes in hexadecimal.
+
+    `path` may be a folder: its sum is `folder_sha256`.
+    """
 
     path: Path
     sha256: str
 
 
 def find_checkpoint(
-    name: str, weights: PublishedFile | Path, checkpoint: str | Path | None
+    name: str, weights: PublishedFile | Path | str, checkpoint: str | Path | None
 ) -> LocatedWeights:
     """Find the weights of the model `name`, downloading them if they are nowhere else.
 
-    weights: a published file, or the path of a built-in one. checkpoint: the caller's own file,
-    which comes before all else. `AMG_OFFLINE=1` or `HF_HUB_OFFLINE=1` forbid the network.
-    Several processes may call this at once: one downloads, the others wait for it.
+    weights: a published file, the path of a built-in one, or a name on the hub. checkpoint: the
+    caller's own file, folder or `hf:owner/name`, which comes before all else. `AMG_OFFLINE=1` or
+    `HF_HUB_OFFLINE=1` forbid the network. Several processes may call this at once: one downloads,
+    the others wait for it.
 
     Raises CheckpointError: a missing or unreadable file, a wrong sum, no network, a full disk.
     """
     try:
         if checkpoint is not None:
-            return _hashed(Path(checkpoint).expanduser())
+            return find_own(checkpoint)
         if isinstance(weights, Path):
             return _hashed(weights)
+        if isinstance(weights, str):
+            return find_own(weights)
         return _find_cached(name, weights) or _fetch(name, weights)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         raise CheckpointError(f"the checkpoint of {name}: {error}") from error
+
+
+def find_own(checkpoint: str | Path) -> LocatedWeights:
+    """A file, a folder or `hf:owner/name`. Raises CheckpointError if it is not there."""
+    try:
+        if is_hub_name(checkpoint):
+            path = find_on_hub(str(checkpoint))
+        else:
+            path = Path(checkpoint).expanduser()
+        return LocatedWeights(path, folder_sha256(path)) if path.is_dir() else _hashed(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        raise CheckpointError(f"the checkpoint {checkpoint}: {error}") from error
 
 
 def _hashed(path: Path) -> LocatedWeights:
@@ -118,7 +138,7 @@ def _remembered_sha256(path: Path) -> str:
 def _fetch(name: str, published: PublishedFile) -> LocatedWeights:
     """Download a published file into the cache folder, one process at a time."""
     target = _cache_folder() / published.file_name
-    if _is_offline():
+    if is_offline():
         reason = "AMG_OFFLINE or HF_HUB_OFFLINE forbids the network"
         raise CheckpointError(_by_hand(name, published, target, reason))
     try:
@@ -129,11 +149,6 @@ def _fetch(name: str, published: PublishedFile) -> LocatedWeights:
     except OSError as error:
         reason = f"{target.parent} cannot be written ({error.strerror or error})"
         raise CheckpointError(_by_hand(name, published, target, reason)) from error
-
-
-def _is_offline() -> bool:
-    values = (os.environ.get(key, "") for key in ("AMG_OFFLINE", "HF_HUB_OFFLINE"))
-    return any(value.lower() in ("1", "on", "yes", "true") for value in values)
 
 
 def _download(name: str, published: PublishedFile, target: Path) -> LocatedWeights:

@@ -1,10 +1,13 @@
 """SAM with finer features: the original with them added to what its upscaling gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from amg.models.families.build import build_nano
+from amg.models.families.sizes import NANO
 from amg.models.modules.fine_encoder import FineFeatures
 from benchmarks.original import original_sam
 from tests.models.parity import assert_close, random, randomise
@@ -14,7 +17,7 @@ IMGSZ = 96
 
 @pytest.fixture(scope="module")
 def model():
-    return randomise(build_nano(IMGSZ)).eval()
+    return randomise(build_nano(replace(NANO, img_size=IMGSZ))).eval()
 
 
 def candidates(model, features, **options):

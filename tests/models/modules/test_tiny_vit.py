@@ -4,7 +4,8 @@ from segment_anything.modeling import ImageEncoderViT as OriginalEncoder
 from timm.models import tiny_vit as timm_tiny_vit
 from torch import nn
 
-from amg.models.families.build import build_mobile_sam
+from amg.models.families.build import build_tiny_sam
+from amg.models.families.sizes import MOBILE_SAM
 from amg.models.modules.layers import DropPath
 from amg.models.modules.tiny_vit import (
     Attention,
@@ -279,7 +280,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def mobile_sam():
-    return build_mobile_sam()
+    return build_tiny_sam(MOBILE_SAM)
 
 
 def test_mobile_sam_has_the_published_keys(mobile_sam):

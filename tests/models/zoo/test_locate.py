@@ -72,7 +72,7 @@ def test_a_named_file_must_exist(tmp_path, make):
     path = tmp_path / "own.pth"
     if make:
         make(path)
-    with pytest.raises(CheckpointError, match=f"{path} (does not exist|is no file)"):
+    with pytest.raises(CheckpointError, match=f"{path} (does not exist|has no model.safetensors)"):
         find_checkpoint("m", PUBLISHED, path)
     with pytest.raises(CheckpointError, match=f"{path} (does not exist|is no file)"):
         find_checkpoint("m", path, None)

@@ -8,6 +8,8 @@ import signal
 import tarfile
 import threading
 import uuid
+from dataclasses import replace
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -16,9 +18,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from amg import ConfigError
-from amg.config import load_config
+from amg.config import Config, ModelConfig, load_config
 from amg.errors import InterruptedRunError, StorageError
 from amg.inputs.sources import list_sources
+from amg.models.zoo import registry
+from amg.models.zoo.download import PublishedFile, sha256_of
 from amg.runs.folder import read_commits
 from amg.runs.planned import PlannedInputs
 from amg.storage.opened import OpenFile
@@ -26,7 +30,7 @@ from amg.storage.patient import open_patiently
 from amg.storage.stores import ObjectStorage, open_storage
 from pipelines.corpus.commit import lost_attempts
 from pipelines.corpus.listing import Job
-from pipelines.corpus.plan import prepare, survey
+from pipelines.corpus.plan import identity, prepare, resolve, survey
 from tests.pipelines.helpers import QUICK, make_folder, make_run
 
 
@@ -91,6 +95,38 @@ def test_what_decides_the_rows_changes_the_fingerprint(tmp_path, change):
     folder = make_folder(tmp_path / "in", 2)
     plain = _prepare(folder, tmp_path / "a")
     assert _prepare(folder, tmp_path / "b", change).fingerprint != plain.fingerprint
+
+
+BUILT_IN = Path(registry.__file__).parents[1] / "weights" / "nano.safetensors"
+
+
+def planned_model(checkpoint, name=None):
+    """The resolved configuration of a model, and its part of the run's identity."""
+    named = {"checkpoint": str(checkpoint), "name": name}
+    config, sha256 = resolve(Config(model=ModelConfig(**named)))
+    return config, identity(config, sha256, "")["model"]
+
+
+def test_a_checkpoint_without_a_name_is_planned_as_what_it_is(tmp_path):
+    own = tmp_path / "my_photos.safetensors"
+    shutil.copy(BUILT_IN, own)
+    config, model = planned_model(own)
+    assert config.model.name is None  # workers recognise it too
+    assert config.generator.points_per_side == 24  # its family's
+    assert (model["name"], model["imgsz"]) == ("my_photos", None)
+    assert model["weights_sha256"] == sha256_of(own)
+    named, as_nano = planned_model(own, "nano")
+    assert named.model.name == as_nano["name"] == "nano"
+
+
+def test_a_registered_models_own_file_is_that_model(tmp_path, monkeypatch):
+    own = tmp_path / "downloaded.pth"
+    shutil.copy(BUILT_IN, own)
+    published = PublishedFile("x.pth", "https://127.0.0.1:9/x.pth", sha256_of(own))
+    known = replace(registry.MODELS["mobile_sam"], weights=published)
+    monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "mobile_sam": known})
+    config, model = planned_model(own)
+    assert config.model.name == model["name"] == "mobile_sam"
 
 
 def test_planned_inputs_are_the_sources_that_were_listed(tmp_path, monkeypatch):
