@@ -57,12 +57,6 @@ def our_neck(position_encoding, **options):
     return FpnNeck(**options)
 
 
-def our_model(compile_image_encoder=False, **options):
-    """Ours is compiled by whoever wants it."""
-    assert not compile_image_encoder
-    return SAM2Model(**options)
-
-
 OURS = {
     part.__name__: part
     for part in (
@@ -77,7 +71,7 @@ OURS = {
         CXBlock,
         PositionEmbeddingSine,
     )
-} | {"FpnNeck": our_neck, "SAM2Base": our_model}
+} | {"FpnNeck": our_neck, "SAM2Base": SAM2Model}
 instantiate_ours = partial(instantiate, classes=OURS)
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 
 from amg.models.decoding import fast_decoder
-from amg.models.decoding.shared_pixels import SharedPixels, share_pixels
+from amg.models.decoding.shared_pixels import SharedPixels, can_share, share_pixels
 from amg.models.interface import Candidates
 from amg.models.modules.mask_decoder import (
     ComputeLogits,
@@ -56,7 +56,7 @@ class ImageDecoder:
         self._prompt_encoder = prompt_encoder
         self._image = embedding.unsqueeze(0)
         self._high_res = [maps.unsqueeze(0) for maps in high_res]
-        self._plain = plain
+        self._plain = plain or not can_share(decoder)
 
     def candidates(
         self,

@@ -102,7 +102,7 @@ def share_pixels(
     """Prepare an image for `fast_decoder`. All maps are (1, C, h, w).
 
     high_res_features: SAM 2's, (1, C / 8, 4h, 4w) and (1, C / 4, 2h, 2w).
-    Raises ValueError for a decoder that upscales with other activations than GELU.
+    The decoder has to be one that `can_share`.
     """
     first, _, second = upscaling_layers(decoder)
     base = _as_rows(image_embeddings + dense_prompt_embeddings)
@@ -187,14 +187,20 @@ def transformer_layers(
     return transformer, [b for b in transformer.layers if isinstance(b, TwoWayAttentionBlock)]
 
 
+def can_share(decoder: MaskDecoder) -> bool:
+    """Whether the fast decoder knows a decoder's layers: GELU between its convolutions."""
+    _, _, first, _, second = decoder.output_upscaling
+    return isinstance(decoder.transformer, TwoWayTransformer) and all(
+        isinstance(activation, nn.GELU) and activation.approximate == "none"
+        for activation in (first, second)
+    )
+
+
 def upscaling_layers(
     decoder: MaskDecoder,
 ) -> tuple[nn.ConvTranspose2d, LayerNorm2d, nn.ConvTranspose2d]:
-    """The layers that have weights. Raises ValueError where there is not GELU between them."""
-    first, norm, first_activation, second, second_activation = decoder.output_upscaling
-    for activation in (first_activation, second_activation):
-        if not isinstance(activation, nn.GELU) or activation.approximate != "none":
-            raise ValueError(f"the fast mask decoder knows GELU alone, not {activation}")
+    """The layers that have weights, of a decoder that `can_share`."""
+    first, norm, _, second, _ = decoder.output_upscaling
     assert isinstance(first, nn.ConvTranspose2d)
     assert isinstance(norm, LayerNorm2d)
     assert isinstance(second, nn.ConvTranspose2d)

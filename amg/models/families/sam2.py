@@ -80,6 +80,8 @@ class SAM2Model(PromptedModel, TracksObjects):
         no_obj_embed_spatial: bool = False,
         use_mask_input_as_output_without_sam: bool = False,
         sam_mask_decoder_extra_args: Mapping[str, Any] | None = None,
+        compile_image_encoder: bool = False,
+        add_all_frames_to_correct_as_cond: bool = False,
         **tracking: Any,
     ) -> None:
         super().__init__(_PIXEL_MEAN, _PIXEL_STD)
@@ -118,6 +120,10 @@ class SAM2Model(PromptedModel, TracksObjects):
         self.soft_no_obj_ptr = soft_no_obj_ptr
         self._add_memory_embeddings(dim, no_obj_embed_spatial)
         self._add_object_pointers(dim, use_mlp_for_obj_ptr_proj)
+        # For whoever keeps a video's frames: whether one that is corrected counts as prompted.
+        self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
+        if compile_image_encoder:
+            self.image_encoder.compile()
         if memory_encoder is None:
             for part in self.optional_parts:
                 setattr(self, part, None)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amg.models.modules.layers import run_block
+
 _NORM_EPS = 1e-3
 _STEM_WIDTH = 32
 # Of each stage: blocks, kernel, stride of the first block, expansion, width.
@@ -33,8 +35,9 @@ TRUNK_WIDTHS = tuple(_STAGES[i][-1] for i in _LAST_AT_STRIDE)
 class EfficientNetLite(nn.Module):
     """The trunk, without its classifier."""
 
-    def __init__(self) -> None:
+    def __init__(self, use_checkpoint: bool = False) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.conv_stem = _conv(3, _STEM_WIDTH, 3, stride=2)
         self.bn1 = _norm(_STEM_WIDTH)
         widths = (_STEM_WIDTH, *(stage[-1] for stage in _STAGES))
@@ -48,7 +51,7 @@ class EfficientNetLite(nn.Module):
         x = F.relu6(normed_conv(x, self.conv_stem, self.bn1))
         maps: list[torch.Tensor] = []
         for index, stage in enumerate(self.blocks):
-            x = stage(x)
+            x = run_block(stage, x, self.use_checkpoint)
             if index in _LAST_AT_STRIDE:
                 maps.append(x)
         return maps

@@ -38,10 +38,10 @@ class FineFeatures(NamedTuple):
 class FineEncoder(nn.Module):
     """`EfficientNetLite` with a neck that gives `FineFeatures`."""
 
-    def __init__(self, img_size: int, embed_dim: int) -> None:
+    def __init__(self, img_size: int, embed_dim: int, use_checkpoint: bool = False) -> None:
         super().__init__()
         self.img_size = img_size
-        self.trunk = EfficientNetLite()
+        self.trunk = EfficientNetLite(use_checkpoint)
         self.neck = FineNeck(embed_dim)
 
     def set_imgsz(self, imgsz: tuple[int, int]) -> None:

@@ -62,7 +62,7 @@ class FineTinyViT(TinyViT):
         embed_dim = cast(nn.Conv2d, self.neck[0]).out_channels
         self.fine = FinePath(quarter_dim, eighth_dim, embed_dim)
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - it gives more
+    def forward_features(  # pyright: ignore[reportIncompatibleMethodOverride] - it gives more
         self, x: torch.Tensor
     ) -> FineFeatures:
         """Map (B, in_chans, S, S) to an embedding at S/16 and features at S/4 and S/8."""

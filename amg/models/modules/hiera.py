@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amg.models.modules.layers import MLP, DropPath
+from amg.models.modules.layers import MLP, DropPath, run_block
 from amg.models.modules.windows import window_partition, window_unpartition
 
 _PATCH_STRIDE = 4
@@ -127,10 +127,16 @@ class Hiera(nn.Module):
         window_spec: Sequence[int] = (8, 4, 14, 7),
         global_att_blocks: Sequence[int] = (12, 16, 20),
         return_interm_layers: bool = True,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         if len(window_spec) != len(stages):
             raise ValueError(f"window_spec={window_spec}: one for each of {len(stages)} stages")
+        if min(window_spec) <= 0:
+            raise ValueError(
+                f"window_spec={window_spec} must be positive; global_att_blocks have no windows"
+            )
         if not 0 <= q_pool < len(stages):
             raise ValueError(f"q_pool={q_pool} must be from 0 to {len(stages) - 1}")
         self.return_interm_layers = return_interm_layers
@@ -171,7 +177,7 @@ class Hiera(nn.Module):
         wanted = self.stage_ends if self.return_interm_layers else self.stage_ends[-1:]
         maps = []
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = run_block(block, x, self.use_checkpoint)
             if i in wanted:
                 maps.append(x.permute(0, 3, 1, 2))
         return maps

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amg.models.modules.layers import MLPBlock, make_neck
+from amg.models.modules.layers import MLPBlock, make_neck, run_block
 from amg.models.modules.windows import window_partition, window_unpartition
 
 # Relative positions' scores at once: a CPU's cache holds them; they are a gigabyte of a GPU's.
@@ -152,7 +152,10 @@ class Block(nn.Module):
 
 
 class ImageEncoderViT(nn.Module):
-    """The image encoder: (B, in_chans, S, S) to (B, out_chans, S/p, S/p)."""
+    """The image encoder: (B, in_chans, S, S) to (B, out_chans, S/p, S/p).
+
+    `window_size` 0: no windows, all blocks attend globally.
+    """
 
     def __init__(
         self,
@@ -172,8 +175,10 @@ class ImageEncoderViT(nn.Module):
         rel_pos_zero_init: bool = True,
         window_size: int = 0,
         global_attn_indexes: Sequence[int] = (),
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.img_size = img_size
         self.patch_size = patch_size
         grid_hw = (img_size // patch_size, img_size // patch_size)
@@ -211,7 +216,7 @@ class ImageEncoderViT(nn.Module):
         if self.pos_embed is not None:
             x = x + _resize_positions(self.pos_embed, (x.shape[1], x.shape[2]))
         for block in self.blocks:
-            x = block(x)
+            x = run_block(block, x, self.use_checkpoint)
         return self.neck(x.permute(0, 3, 1, 2))
 
 

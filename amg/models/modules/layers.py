@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 class LayerNorm2d(nn.Module):
@@ -42,6 +43,13 @@ class DropPath(nn.Module):
         keep_prob = 1.0 - self.drop_prob
         mask = x.new_empty((x.shape[0], *[1] * (x.ndim - 1))).bernoulli_(keep_prob)
         return x * mask / keep_prob
+
+
+def run_block(block: nn.Module, x: torch.Tensor, use_checkpoint: bool) -> torch.Tensor:
+    """A block's output; in training with `use_checkpoint` its activations are computed again."""
+    if use_checkpoint and block.training:
+        return checkpoint(block, x, use_reentrant=False)
+    return block(x)
 
 
 class MLPBlock(nn.Module):

@@ -61,7 +61,10 @@ class PromptEncoder(nn.Module):
         self.input_image_size = input_image_size
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
         # One embedding for each point label: background, object, and a box's two corners.
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.num_point_embeddings = 4
+        self.point_embeddings = nn.ModuleList(
+            nn.Embedding(1, embed_dim) for _ in range(self.num_point_embeddings)
+        )
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),
@@ -73,6 +76,12 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
+
+    @property
+    def mask_input_size(self) -> tuple[int, int]:
+        """Sides of a mask that comes as a prompt."""
+        h, w = self.image_embedding_size
+        return 4 * h, 4 * w
 
     def set_imgsz(self, imgsz: tuple[int, int], patch_size: int = 16) -> None:
         """Take prompts for inputs of `imgsz`, (height, width) in pixels."""

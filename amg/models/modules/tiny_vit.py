@@ -5,14 +5,13 @@ Sources: "TinyViT: Fast Pretraining Distillation for Small Vision Transformers" 
 Feature maps are (B, C, h, w) in the convolution stage and tokens (B, h * w, C) after it.
 """
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from amg.models.modules.layers import DropPath, make_neck
+from amg.models.modules.layers import DropPath, make_neck, run_block
 from amg.models.modules.tiny_vit_layers import (
     Attention,
     Conv2d_BN,
@@ -23,9 +22,12 @@ from amg.models.modules.tiny_vit_layers import (
 )
 from amg.models.modules.windows import window_partition, window_unpartition
 
+MakeMerging = Callable[[tuple[int, int], int, int, type[nn.Module]], nn.Module]
+"""As `PatchMerging`: input resolution, width, width of the output, activation."""
+
 
 class ConvLayer(nn.Module):
-    """The first stage: MBConv blocks on a map, then `PatchMerging` to tokens."""
+    """The first stage: MBConv blocks on a map, then `downsample`, as `PatchMerging`, to tokens."""
 
     def __init__(
         self,
@@ -33,16 +35,20 @@ class ConvLayer(nn.Module):
         input_resolution: tuple[int, int],
         depth: int,
         activation: type[nn.Module],
-        drop_path: Sequence[float],
-        out_dim: int | None,
+        drop_path: float | Sequence[float] = 0.0,
+        downsample: MakeMerging | None = None,
+        use_checkpoint: bool = False,
+        out_dim: int | None = None,
         conv_expand_ratio: float = 4.0,
     ) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.blocks = nn.ModuleList(
-            MBConv(dim, dim, conv_expand_ratio, activation, drop_path[i]) for i in range(depth)
+            MBConv(dim, dim, conv_expand_ratio, activation, rate)
+            for rate in _each(drop_path, depth)
         )
-        self.downsample = (
-            None if out_dim is None else PatchMerging(input_resolution, dim, out_dim, activation)
+        self.downsample = downsample and downsample(
+            input_resolution, dim, out_dim or dim, activation
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -52,7 +58,7 @@ class ConvLayer(nn.Module):
     def run_blocks(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, h, w) to the same shape."""
         for block in self.blocks:
-            x = block(x)
+            x = run_block(block, x, self.use_checkpoint)
         return x
 
     def merge(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,13 +84,15 @@ class TinyViTBlock(nn.Module):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"dim={dim} must be a multiple of num_heads={num_heads}")
+        if window_size <= 0:
+            raise ValueError(f"window_size={window_size} must be positive")
         self.input_resolution = input_resolution
         self.window_size = window_size
         self.attn = Attention(
             dim, dim // num_heads, num_heads, attn_ratio=1, resolution=(window_size, window_size)
         )
         self.drop_path = DropPath(drop_path)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), activation, drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=activation, drop=drop)
         self.local_conv = Conv2d_BN(dim, dim, local_conv_size, 1, local_conv_size // 2, groups=dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -108,7 +116,7 @@ class TinyViTBlock(nn.Module):
 
 
 class BasicLayer(nn.Module):
-    """A stage of `TinyViTBlock`s, then `PatchMerging` where `out_dim` is given."""
+    """A stage of `TinyViTBlock`s, then `downsample`, as `PatchMerging`, where it is given."""
 
     def __init__(
         self,
@@ -117,14 +125,17 @@ class BasicLayer(nn.Module):
         depth: int,
         num_heads: int,
         window_size: int,
-        mlp_ratio: float,
-        drop: float,
-        drop_path: Sequence[float],
-        out_dim: int | None,
+        mlp_ratio: float = 4.0,
+        drop: float = 0.0,
+        drop_path: float | Sequence[float] = 0.0,
+        downsample: MakeMerging | None = None,
+        use_checkpoint: bool = False,
         local_conv_size: int = 3,
         activation: type[nn.Module] = nn.GELU,
+        out_dim: int | None = None,
     ) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.blocks = nn.ModuleList(
             TinyViTBlock(
                 dim,
@@ -133,14 +144,14 @@ class BasicLayer(nn.Module):
                 window_size,
                 mlp_ratio,
                 drop,
-                drop_path[i],
+                rate,
                 local_conv_size,
                 activation,
             )
-            for i in range(depth)
+            for rate in _each(drop_path, depth)
         )
-        self.downsample = (
-            None if out_dim is None else PatchMerging(input_resolution, dim, out_dim, activation)
+        self.downsample = downsample and downsample(
+            input_resolution, dim, out_dim or dim, activation
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -150,7 +161,7 @@ class BasicLayer(nn.Module):
     def run_blocks(self, x: torch.Tensor) -> torch.Tensor:
         """Map tokens (B, L, dim) to the same shape."""
         for block in self.blocks:
-            x = block(x)
+            x = run_block(block, x, self.use_checkpoint)
         return x
 
     def merge(self, x: torch.Tensor) -> torch.Tensor:
@@ -163,7 +174,7 @@ class TinyViT(nn.Module):
 
     `norm_head` and `head` serve classification alone; they stay because published checkpoints
     hold them. `use_checkpoint` and `layer_lr_decay` are training options of the published
-    constructor: the first recomputes activations, the second is kept for optimisers to read.
+    constructor: the first recomputes activations, the second is for `set_layer_lr_decay`.
     """
 
     def __init__(
@@ -185,42 +196,65 @@ class TinyViT(nn.Module):
         out_chans: int = 256,
     ) -> None:
         super().__init__()
-        self.use_checkpoint = use_checkpoint
-        self.layer_lr_decay = layer_lr_decay
         activation = nn.GELU
         self.patch_embed = PatchEmbed(in_chans, embed_dims[0], img_size, activation)
         drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
         self.layers = nn.ModuleList()
         for i, (dim, depth) in enumerate(zip(embed_dims, depths, strict=True)):
             start = sum(depths[:i])
-            out_dim = embed_dims[i + 1] if i + 1 < len(embed_dims) else None
-            stage_drop_paths = drop_paths[start : start + depth]
+            is_last = i + 1 == len(embed_dims)
+            shared: dict[str, Any] = {
+                "dim": dim,
+                "input_resolution": (0, 0),
+                "depth": depth,
+                "activation": activation,
+                "drop_path": drop_paths[start : start + depth],
+                "downsample": None if is_last else PatchMerging,
+                "use_checkpoint": use_checkpoint,
+                "out_dim": None if is_last else embed_dims[i + 1],
+            }
             if i == 0:
-                layer = ConvLayer(
-                    dim, (0, 0), depth, activation, stage_drop_paths, out_dim, mbconv_expand_ratio
-                )
+                layer = ConvLayer(**shared, conv_expand_ratio=mbconv_expand_ratio)
             else:
                 layer = BasicLayer(
-                    dim,
-                    (0, 0),
-                    depth,
-                    num_heads[i],
-                    window_sizes[i],
-                    mlp_ratio,
-                    drop_rate,
-                    stage_drop_paths,
-                    out_dim,
-                    local_conv_size,
-                    activation,
+                    **shared,
+                    num_heads=num_heads[i],
+                    window_size=window_sizes[i],
+                    mlp_ratio=mlp_ratio,
+                    drop=drop_rate,
+                    local_conv_size=local_conv_size,
                 )
             self.layers.append(layer)
         self.norm_head = nn.LayerNorm(embed_dims[-1])
         self.head = nn.Linear(embed_dims[-1], num_classes) if num_classes > 0 else nn.Identity()
         self.apply(_init_weights)
         self.neck = make_neck(embed_dims[-1], out_chans)
+        self.set_layer_lr_decay(layer_lr_decay)
         self.set_imgsz((img_size, img_size))
 
-    def set_imgsz(self, imgsz: tuple[int, int]) -> None:
+    def set_layer_lr_decay(self, layer_lr_decay: float) -> None:
+        """Give each parameter an `lr_scale` for optimisers to multiply their rate by.
+
+        The last block's is 1, and each block before has `layer_lr_decay` times that of the next;
+        what is not in a block has its neighbour's.
+        """
+        self.layer_lr_decay = layer_lr_decay
+        layers = [cast(ConvLayer | BasicLayer, layer) for layer in self.layers]
+        n_later = sum(len(layer.blocks) for layer in layers)
+        _set_lr_scale(self, 1.0)
+        _set_lr_scale(self.patch_embed, layer_lr_decay ** (n_later - 1))
+        for layer in layers:
+            for block in layer.blocks:
+                n_later -= 1
+                _set_lr_scale(block, layer_lr_decay**n_later)
+            if layer.downsample is not None:
+                _set_lr_scale(layer.downsample, layer_lr_decay**n_later)
+
+    def no_weight_decay_keywords(self) -> set[str]:
+        """What names of parameters contain that should not decay."""
+        return {"attention_biases"}
+
+    def set_imgsz(self, imgsz: tuple[int, int] = (1024, 1024)) -> None:
         """Take inputs of `imgsz`, (height, width) in pixels, multiples of 16."""
         height, width = imgsz
         if height % 16 or width % 16 or min(imgsz) <= 0:
@@ -241,13 +275,28 @@ class TinyViT(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, in_chans, S, S) to (B, 256, S/16, S/16)."""
+        return self.forward_features(x)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """The same: the published model's name for it."""
         x = self.patch_embed(x)
         for layer in self.layers:
-            if self.use_checkpoint and self.training:
-                x = checkpoint(layer, x, use_reentrant=False)
-            else:
-                x = layer(x)
+            x = layer(x)
         return self.neck(x.transpose(1, 2).unflatten(2, self.output_resolution))
+
+
+def _set_lr_scale(module: nn.Module, scale: float) -> None:
+    for parameter in module.parameters():
+        parameter.lr_scale = scale  # pyright: ignore[reportAttributeAccessIssue] - the published way
+
+
+def _each(rates: float | Sequence[float], depth: int) -> Sequence[float]:
+    """A rate for each of `depth` blocks, given so or as one for all."""
+    if isinstance(rates, Sequence):
+        if len(rates) != depth:
+            raise ValueError(f"drop_path has {len(rates)} rates for {depth} blocks")
+        return rates
+    return [rates] * depth
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -134,18 +134,26 @@ class PatchMerging(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Pre-normalised two-layer perceptron on tokens (B, L, C)."""
+    """Pre-normalised two-layer perceptron on tokens (B, L, C); widths not given are the input's."""
 
-    def __init__(self, dim: int, hidden_dim: int, activation: type[nn.Module], drop: float) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: type[nn.Module] = nn.GELU,
+        drop: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = activation()
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        hidden_features = hidden_features or in_features
+        self.norm = nn.LayerNorm(in_features)
+        self.fc1 = nn.Linear(in_features, hidden_features)
+        self.act = act_layer()
+        self.fc2 = nn.Linear(hidden_features, out_features or in_features)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, L, C) to the same shape."""
+        """Map (B, L, C) to (B, L, out_features)."""
         return self.drop(self.fc2(self.drop(self.act(self.fc1(self.norm(x))))))
 
 

@@ -10,6 +10,8 @@ def window_partition(x: torch.Tensor, window: int) -> tuple[torch.Tensor, tuple[
     Also gives the padded (h, w), which `window_unpartition` needs.
     Source: `segment_anything/modeling/image_encoder.py`.
     """
+    if window <= 0:
+        raise ValueError(f"window_size={window}: a window has at least one cell")
     batch, h, w, channels = x.shape
     x = F.pad(x, (0, 0, 0, -w % window, 0, -h % window))
     h_padded, w_padded = x.shape[1:3]

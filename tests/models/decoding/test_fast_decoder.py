@@ -1,14 +1,18 @@
 """The fast decoder beside the plain modules: the same numbers by shorter ways."""
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from amg.models.decoding import fast_decoder
 from amg.models.decoding.shared_pixels import share_pixels
-from amg.models.modules.mask_decoder import compute_logits
+from amg.models.modules.mask_decoder import MaskDecoder, compute_logits
+from tests.models import oracles
 from tests.models.modules.test_mask_decoder import CONFIGS, DIM, decoder_twins, prompts
-from tests.models.parity import BOTH_DTYPES, assert_close
+from tests.models.parity import BOTH_DTYPES, assert_close, decode_all, randomise
 
 FAST_CONFIGS = {name: config for name, config in CONFIGS.items() if name != "activations"}
 
@@ -49,8 +53,18 @@ def test_the_fast_way_upscales_in_tiles(monkeypatch):
     assert_close(fast_decoder.compute_logits(ours, shared, fast.pixels, weights), whole)
 
 
-def test_the_fast_way_knows_one_activation():
-    ours, _ = decoder_twins(changes={"activation": nn.ReLU})
-    image, positions, _, dense = prompts(torch.float32)
-    with pytest.raises(ValueError, match="knows GELU alone, not ReLU"):
-        share_pixels(ours, image, positions, dense[:1])
+@pytest.mark.parametrize("activation", [nn.ReLU, partial(nn.GELU, approximate="tanh")])
+def test_a_decoder_of_another_activation_is_decoded_plainly(activation):
+    model = oracles.our_sam()
+    dim, transformer = oracles.CHANNELS, model.mask_decoder.transformer
+    model.mask_decoder = MaskDecoder(
+        transformer_dim=dim, transformer=transformer, activation=activation
+    )
+    randomise(model)
+    pixels, (frame,) = model.preprocess([np.zeros((64, 64, 3), np.uint8)])
+    features, points = model.encode(pixels)[0], np.array([[9.0, 9.0], [30.0, 50.0]])
+    found = []
+    for model.plain in (False, True):
+        found.append(decode_all(model, features, frame, points, 0.0))
+    assert len(found[0].logits) == 6
+    assert torch.equal(found[0].logits, found[1].logits)

@@ -26,6 +26,7 @@ from tests.models.small_sam2 import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+OPTIONS = {"compile_image_encoder": True, "add_all_frames_to_correct_as_cond": True}
 SAM2_NAMES = [name for name, spec in MODELS.items() if spec.architecture == "sam2"]
 SIZES_HW = [(128, 128), (127, 63), (34, 201), (301, 202), (80, 513), (500, 3), (1, 1), (768, 640)]
 N_POINTS = 10
@@ -100,9 +101,9 @@ def test_all_options_of_the_published_model_are_taken():
     published = inspect.signature(SAM2Base).parameters
     ours = inspect.signature(SAM2Model).parameters
     tracking = inspect.signature(TrackingOptions).parameters
-    compilation = {"compile_image_encoder"}  # whoever wants it calls torch.compile
-    assert published.keys() - compilation == (ours.keys() | tracking.keys()) - {"tracking"}
-    for name in published.keys() - compilation:
+    of_videos = {"tracking", "add_all_frames_to_correct_as_cond"}
+    assert published.keys() == (ours.keys() | tracking.keys()) - of_videos
+    for name in published:
         assert (ours.get(name) or tracking[name]).default == published[name].default, name
 
 
@@ -379,3 +380,12 @@ def test_a_model_of_images_needs_no_memory(models):
         for model in (ours, bare)
     ]
     assert torch.equal(candidates[0].logits, candidates[1].logits)
+
+
+def test_options_for_compiling_and_for_corrected_frames_are_taken():
+    plain, model = (instantiate_ours(small_config(**some)) for some in ({}, OPTIONS))
+    assert model.add_all_frames_to_correct_as_cond
+    assert not plain.add_all_frames_to_correct_as_cond
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    assert model.image_encoder._compiled_call_impl is not None
+    assert plain.image_encoder._compiled_call_impl is None

@@ -21,6 +21,16 @@ SIZE = {"embed_dim": 16, "image_embedding_size": (8, 4), "input_image_size": (12
 SQUARE = {"embed_dim": 16, "image_embedding_size": (8, 8), "input_image_size": (128, 128)}
 
 
+def test_what_the_original_says_of_itself_is_said_of_any_size():
+    ours, theirs = (
+        make(32, (4, 4), (64, 64), 16) for make in (PromptEncoder, OriginalPromptEncoder)
+    )
+    for name in ("num_point_embeddings", "mask_input_size"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    ours.set_imgsz((96, 96))
+    assert ours.mask_input_size == (24, 24)
+
+
 def original(dtype, **config):
     """The original. It rounds coordinates to float32, whatever its weights are: undone here."""
     encoder = OriginalPromptEncoder(**config)

@@ -6,15 +6,20 @@ from torch import nn
 
 from amg.models.families.build import build_tiny_sam
 from amg.models.families.sizes import MOBILE_SAM
+from amg.models.modules.hiera import Hiera
 from amg.models.modules.layers import DropPath
 from amg.models.modules.tiny_vit import (
     Attention,
+    BasicLayer,
     Conv2d_BN,
+    ConvLayer,
     MBConv,
+    Mlp,
     PatchMerging,
     TinyViT,
     TinyViTBlock,
 )
+from amg.models.modules.windows import window_partition
 from tests.models.parity import (
     BOTH_DTYPES,
     assert_close,
@@ -183,24 +188,36 @@ def test_drop_path_rate_grows_linearly_over_the_blocks():
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
-def test_use_checkpoint_changes_no_gradient():
-    gradients = []
-    for use_checkpoint in (False, True):
-        torch.manual_seed(0)
-        model = TinyViT(img_size=64, **SMALL, drop_path_rate=0.0, use_checkpoint=use_checkpoint)
-        randomise(model).train()
-        with torch.enable_grad():
-            model(random(2, 3, 64, 64)).square().mean().backward()
-        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-    assert len(gradients[0]) == len(gradients[1]) > 50
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(recomputed, plain)
-
-
 def test_options_of_the_published_constructor_are_kept():
     model = TinyViT(img_size=64, **SMALL, drop_rate=0.25, layer_lr_decay=0.8)
     assert model.layer_lr_decay == 0.8
     assert model.layers[1].blocks[0].mlp.drop.p == 0.25
+
+
+def test_each_block_learns_slower_than_the_next():
+    """Of six blocks in four stages, as `SMALL` has them."""
+    model = TinyViT(img_size=64, **SMALL, layer_lr_decay=0.5)
+    depths = [len(layer.blocks) for layer in model.layers]
+    scales = {name: p.lr_scale for name, p in model.named_parameters()}
+    expected = [0.5 ** (sum(depths) - 1 - i) for i in range(sum(depths))]
+    firsts = [
+        scales[next(n for n in scales if n.startswith(f"layers.{i}.blocks.{j}."))]
+        for i, depth in enumerate(depths)
+        for j in range(depth)
+    ]
+    assert firsts == expected
+    assert scales["patch_embed.seq.0.c.weight"] == expected[0]
+    # What merges a stage's tokens goes with its last block.
+    assert scales["layers.1.downsample.conv1.c.weight"] == expected[sum(depths[:2]) - 1]
+    assert scales["norm_head.weight"] == scales["neck.0.weight"] == 1.0
+    model.set_layer_lr_decay(1.0)
+    assert {p.lr_scale for p in model.parameters()} == {1.0}
+
+
+def test_learned_biases_are_named_as_not_decaying():
+    model = TinyViT(img_size=64, **SMALL)
+    (keyword,) = model.no_weight_decay_keywords()
+    assert sum(keyword in name for name, _ in model.named_parameters()) == 4
 
 
 # --- examples of the specification ----------------------------------------------------------------
@@ -210,6 +227,50 @@ def test_mbconv_needs_equal_widths():
     assert MBConv(64, 64, 4, nn.ReLU, 0.1)(random(2, 64, 5, 5)).shape == (2, 64, 5, 5)
     with pytest.raises(ValueError, match="in_chans=32 must equal out_chans=64"):
         MBConv(32, 64, 4, nn.ReLU, 0.1)
+
+
+def test_forward_features_is_forward():
+    model = TinyViT(img_size=64, **SMALL).eval()
+    x = random(1, 3, 64, 64)
+    assert torch.equal(model.forward_features(x), model(x))
+    model.set_imgsz()
+    assert model.img_size == 1024
+
+
+def test_mlp_has_the_published_arguments_and_defaults():
+    mlp = Mlp(in_features=256, hidden_features=512, out_features=128, act_layer=nn.GELU, drop=0.1)
+    assert mlp(random(2, 10, 256)).shape == (2, 10, 128)
+    assert (mlp.fc1.out_features, mlp.drop.p) == (512, 0.1)
+    plain = Mlp(8)
+    assert (plain.fc1.out_features, plain.fc2.out_features, plain.drop.p) == (8, 8, 0.0)
+
+
+def test_stages_have_the_published_arguments_and_defaults():
+    convolutions = ConvLayer(64, (56, 56), depth=3, activation=nn.ReLU).eval()
+    assert convolutions(random(1, 64, 56, 56)).shape == (1, 64, 56, 56)
+    layer = BasicLayer(dim=96, input_resolution=(28, 28), depth=2, num_heads=3, window_size=7)
+    assert layer.eval()(random(1, 784, 96)).shape == (1, 784, 96)
+    merging = {"downsample": PatchMerging, "out_dim": 128}
+    convolutions = ConvLayer(64, (28, 28), 1, nn.GELU, [0.1], **merging).eval()
+    assert convolutions(random(1, 64, 28, 28)).shape == (1, 196, 128)
+    layer = BasicLayer(64, (28, 28), 1, 2, 7, drop_path=0.1, downsample=PatchMerging).eval()
+    assert layer(random(1, 784, 64)).shape == (1, 196, 64)
+    with pytest.raises(ValueError, match="drop_path has 1 rates for 2 blocks"):
+        ConvLayer(64, (28, 28), 2, nn.GELU, [0.1])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: TinyViTBlock(192, (14, 14), 3, window_size=0), "window_size=0 must be positive"),
+        (lambda: Hiera(window_spec=(8, 0, 14, 7)), "global_att_blocks have no windows"),
+        (lambda: window_partition(torch.zeros(1, 4, 4, 1), 0), "window_size=0: a window has"),
+    ],
+    ids=["TinyViT", "Hiera", "a map"],
+)
+def test_windows_have_a_size(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
 
 
 def test_attention_maps_tokens_to_the_same_shape():
