@@ -52,7 +52,9 @@ CheckpointOption = Annotated[
         "say themselves what they are."
     ),
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: GPU if any.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps (untested); default: GPU if any.")
+]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(help="float32 (exact); tf32, bf16 or fp16: faster, but masks change a little."),

@@ -38,6 +38,11 @@ def products_in(precision: Precision) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """What coordinates are given to a device in: float64, which a Mac's GPU has not."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @contextmanager
 def encoder_in(precision: Precision, device: torch.device) -> Iterator[None]:
     """Inside, the layers of an image encoder compute in that precision."""

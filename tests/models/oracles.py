@@ -104,15 +104,15 @@ def transformers_sam(**vision_options):
         "hidden_size": WIDTH,
         "mlp_dim": WIDTH * 4,
         "num_attention_heads": HEADS,
-    } | vision_options
+        "window_size": WINDOW,
+    }
     vision = SamVisionConfig(
         output_channels=CHANNELS,
         num_hidden_layers=DEPTH,
         image_size=SIZE_PX,
-        window_size=WINDOW,
         global_attn_indexes=[1],
         num_pos_feats=CHANNELS // 2,
-        **sizes,
+        **(sizes | vision_options),
     )
     prompt = SamPromptEncoderConfig(hidden_size=CHANNELS, image_size=SIZE_PX)
     decoder = SamMaskDecoderConfig(

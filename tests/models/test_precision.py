@@ -7,7 +7,7 @@ import amg
 from amg import ConfigError, GeneratorConfig, MaskGenerator
 from amg.config import ModelConfig
 from amg.evaluate.parity import compare_annotations, count_found
-from amg.models.precision import PRECISIONS, products_in
+from amg.models.precision import PRECISIONS, products_in, widest_float
 from amg.models.zoo import load
 from tests.models.oracles import SIZE_PX, our_sam
 from tests.models.parity import assert_close, random, randomise
@@ -92,6 +92,7 @@ def test_a_mac_is_allowed_and_said_to_be_untested(monkeypatch, caplog):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert load._resolve_device("mps").type == "mps"
     assert "device mps is untested" in caplog.text
+    assert widest_float(torch.device("mps")) == torch.float32
     for precision in ("tf32", "bf16"):
         with pytest.raises(ConfigError, match=r"on mps there are float32 and fp16"):
             load._check_precision(precision, torch.device("mps"))

@@ -42,10 +42,10 @@ def read_sam_vit(shapes: Shapes, config: Config) -> SAMViTSizes:
     spans = [(row[0] + 1) // 2 for row in rows if row]
     if len(spans) == depth:
         num_heads = embed_dim // encoder.shape("blocks.0.attn.rel_pos_h", 2)[1]
-        widest = max(spans)
-        is_global = [span == widest for span in spans]
-        windows = min(spans)
-        grid = widest if grid is None else grid
+        # Windows may be larger than a small input's grid.
+        grid = max(spans) if grid is None else grid
+        is_global = [span == grid for span in spans]
+        windows = next((span for span in spans if span != grid), grid)
     else:
         num_heads = _told(vision, "num_attention_heads")
         indexes = _told(vision, "global_attn_indexes")

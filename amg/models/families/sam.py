@@ -17,7 +17,7 @@ from amg.models.families.prompted_model import PromptedModel, embed_foreground, 
 from amg.models.interface import FittedImage, Frame
 from amg.models.modules.mask_decoder import MaskDecoder
 from amg.models.modules.prompt_encoder import PromptEncoder
-from amg.models.precision import encoder_in, require_finite
+from amg.models.precision import encoder_in, require_finite, widest_float
 from amg.ops.resample import Resampling, bilinear_taps
 
 
@@ -107,7 +107,8 @@ class SAMModel(PromptedModel):
         """Sparse embeddings (N, 2, C) of N points in the crop's pixels."""
         (h, w), (resized_h, resized_w) = frame.size_hw, frame.resized_hw
         scaled = points_xy * np.array([resized_w / w, resized_h / h])
-        return embed_foreground(self.prompt_encoder, torch.from_numpy(scaled).to(self.device))
+        points = torch.from_numpy(scaled).to(widest_float(self.device)).to(self.device)
+        return embed_foreground(self.prompt_encoder, points)
 
     def upsample(self, logits: torch.Tensor, frame: Frame) -> torch.Tensor:
         """Low-res logits (M, h, w) to the input's size, without its padding, to the crop's size.

@@ -51,8 +51,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder has weights, or an index of them."""
-    return any((folder / name).is_file() for pair in _WHOLE_OR_INDEX for name in pair)
+    """Whether a folder has weights, with all their parts."""
+    try:
+        return bool(weight_files(folder))
+    except CheckpointError:
+        return False
 
 
 def _parts(index: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import torch
 
 from amg.errors import CheckpointError
 from amg.models.families.catalogue import FAMILIES, family_of
-from amg.models.families.read_sizes import Config, Shapes
+from amg.models.families.read_sizes import Shapes
 from amg.models.families.sizes import Sizes, differing
 from amg.models.zoo.folders import read_config
 from amg.models.zoo.registry import MODELS, ModelSpec
@@ -27,7 +27,7 @@ def recognise(path: Path, name: str) -> ModelSpec:
         family = family_of(shapes)
         if family is None:
             raise CheckpointError(_nearest(shapes))
-        sizes = FAMILIES[family].read(shapes, _config(path))
+        sizes = _read_sizes(family, shapes, path)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return ModelSpec(
@@ -38,6 +38,15 @@ def recognise(path: Path, name: str) -> ModelSpec:
         sizes=sizes,
         generator_defaults=_rows(family)[0].generator_defaults,
     )
+
+
+def _read_sizes(family: str, shapes: Shapes, path: Path) -> Sizes:
+    config = read_config(path) if path.is_dir() else {}
+    try:
+        return FAMILIES[family].read(shapes, config)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"the config.json beside it is damaged ({reason})") from error
 
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> str | None:
@@ -63,10 +72,6 @@ def describe(family: str, sizes: Sizes) -> str:
 
 def _rows(family: str) -> list[ModelSpec]:
     return [row for row in MODELS.values() if row.architecture == family]
-
-
-def _config(path: Path) -> Config:
-    return read_config(path) if path.is_dir() else {}
 
 
 def _shapes(state: Mapping[str, torch.Tensor]) -> Shapes:

@@ -130,6 +130,13 @@ def test_a_file_alone_tells_its_sizes(tmp_path, slim_sam):
     assert_same_answers(prompted(model), prompted_by_transformers(slim_sam))
 
 
+def test_windows_may_be_larger_than_a_small_input(tmp_path):
+    theirs = randomise(oracles.transformers_sam(window_size=6))
+    theirs.save_pretrained(tmp_path)
+    model = load_model(checkpoint=tmp_path / "model.safetensors", device="cpu")
+    assert_same_answers(prompted(model), prompted_by_transformers(theirs))
+
+
 def test_heads_without_relative_positions_need_the_configuration(tmp_path):
     theirs = randomise(oracles.transformers_sam(use_rel_pos=False))
     theirs.save_pretrained(tmp_path)
@@ -195,7 +202,9 @@ def test_a_sam2_of_transformers_with_other_sizes_gives_its_outputs(tmp_path):
     positions = theirs.shared_image_embedding.positional_embedding
     theirs.prompt_encoder.shared_embedding.positional_embedding.copy_(positions)
     theirs.save_pretrained(tmp_path)
+    SamImageProcessor(do_normalize=False).save_pretrained(tmp_path)
     model = load_model(checkpoint=tmp_path, device="cpu")
+    assert model.pixel_std.flatten().tolist() == [1.0, 1.0, 1.0]  # of values from 0 to 1
     pixels = random(1, 3, imgsz, imgsz)
     features = model.encode(pixels)[0]
     assert model.imgsz == imgsz
@@ -286,6 +295,14 @@ def test_an_unknown_encoder_is_told_with_what_fits(tmp_path, original):
     assert "1 of its own are none of that (image_encoder.stem.weight)" in message
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
     assert "none of its 1 keys is one's (conv.weight)" in refusal(tmp_path / "resnet.pth")
+
+
+def test_a_configuration_of_nonsense_is_refused(tmp_path):
+    randomise(oracles.transformers_sam(use_rel_pos=False)).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(
+        '{"vision_config": {"num_attention_heads": "two", "global_attn_indexes": 3}}'
+    )
+    assert "config.json beside it is damaged (TypeError: " in refusal(tmp_path)
 
 
 def test_a_file_that_lacks_what_tells_its_size_is_named(tmp_path, original):
@@ -379,6 +396,16 @@ def test_what_the_hub_lacks_or_nobody_may_ask_for_is_told(hub_cache, tmp_path, m
     monkeypatch.setattr(hub, "answers", lambda url: False)
     with pytest.raises(CheckpointError, match=r"hf:a/b is not .*: no answer\. Fetch https://hugg"):
         locate_weights(None, "hf:a/b")
+
+
+def test_a_part_that_the_cache_lacks_is_no_whole(tmp_path, hub_cache, slim_sam):
+    slim_sam.save_pretrained(tmp_path, max_shard_size="100KB")
+    next(tmp_path.glob("model-*.safetensors")).unlink()
+    put_on_hub(hub_cache, "a/b", tmp_path)
+    with pytest.raises(CheckpointError, match=r"hf:a/b is not on this machine"):
+        locate_weights(None, "hf:a/b")
+    with pytest.raises(CheckpointError, match=r"names model-0.*, which does not exist"):
+        locate_weights(None, tmp_path)
 
 
 def test_safe_weights_are_downloaded_alone(tmp_path, monkeypatch, slim_sam):
