@@ -25,6 +25,7 @@ from amg.generate.points import crop_points
 from amg.inputs.images import decode_image
 from amg.inputs.reading import read_bytes
 from amg.models.families.sam import SAMModel
+from amg.models.precision import products_in
 from amg.models.zoo.load import load_model
 from benchmarks import table
 from benchmarks.memory import forget_peak, peak_mb
@@ -97,8 +98,7 @@ def measure_rates(
     pixels, (frame, *_) = model.preprocess([image] * allowance.encoder_batch_size)
     points_xy = crop_points(Crop((0, 0, *image.shape[1::-1]), 0), generator.config)
     at_once = allowance.points_per_batch
-    # As the generator does.
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with products_in(model.precision):
         features = model.encode(pixels)[0]
         encoder_images_per_s = _rate(lambda: model.encode(pixels), len(pixels), seconds)
         decoder_prompts_per_s = _rate(

@@ -7,9 +7,10 @@
 - `fp16`: the same in float16 (10 bits), for GPUs without bfloat16; values above 65504 overflow.
 """
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -27,15 +28,71 @@ _ENCODER_TYPES: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16
 
 @contextmanager
 def products_in(precision: Precision) -> Iterator[None]:
-    """Set what float32 products of a GPU may round their inputs to; after, all is as before."""
-    is_exact = precision == "float32"
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest" if is_exact else "high")
-    try:
-        with torch.backends.cudnn.flags(allow_tf32=not is_exact):
+    """Set what float32 products of a GPU may round their inputs to; after, all is as before.
+
+    Torch has one such setting for a process: threads that want the same share it, others wait.
+    """
+    with _setting.held("ieee" if precision == "float32" else "tf32"):
+        yield
+
+
+class _SharedSetting:
+    """The setting of all products, held by some threads that agree on it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._value = ""
+        self._n_holders = 0
+        self._mine = threading.local()
+        self._restore: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def held(self, value: str) -> Iterator[None]:
+        """Hold it at `value`, "ieee" or "tf32"; a thread may do so again, with the same."""
+        outer = getattr(self._mine, "value", value)
+        assert outer == value, "one thread wants two precisions at once"
+        with self._changed:
+            self._changed.wait_for(lambda: not self._n_holders or self._value == value)
+            if not self._n_holders:
+                self._value, self._restore = value, _set_products(value)
+            self._n_holders += 1
+        self._mine.value, is_first = value, not hasattr(self._mine, "value")
+        try:
             yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        finally:
+            if is_first:
+                del self._mine.value
+            with self._changed:
+                self._n_holders -= 1
+                if not self._n_holders:
+                    self._restore()
+                    self._changed.notify_all()
+
+
+_setting = _SharedSetting()
+
+
+def _set_products(value: str) -> Callable[[], None]:
+    """Set it, and give what restores all: what people set by torch's old names or by its new."""
+    backends: Any = torch.backends  # its parts are made when it is imported
+    convolutions = (backends.cudnn.conv, backends.cudnn.rnn)
+    every = (backends.cuda.matmul, backends.mkldnn.matmul, *convolutions)
+    before = [products.fp32_precision for products in every]
+    try:
+        by_old_name = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by new names, to what the old one has no word for
+        by_old_name = None
+    torch.set_float32_matmul_precision("highest" if value == "ieee" else "high")
+    for products in convolutions:
+        products.fp32_precision = value
+
+    def restore() -> None:
+        if by_old_name is not None:
+            torch.set_float32_matmul_precision(by_old_name)
+        for products, earlier in zip(every, before, strict=True):
+            products.fp32_precision = earlier
+
+    return restore
 
 
 def widest_float(device: torch.device) -> torch.dtype:

@@ -1,3 +1,4 @@
+import threading
 from typing import get_args
 
 import pytest
@@ -27,19 +28,68 @@ def test_the_configuration_knows_the_same_precisions():
     assert get_args(ModelConfig.model_fields["precision"].annotation) == PRECISIONS
 
 
-@pytest.mark.parametrize("before", ["highest", "medium"])
-def test_products_are_in_full_unless_asked_for(before):
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(before)
-    try:
-        for precision, matmul, tf32 in (("float32", "highest", False), ("tf32", "high", True)):
-            with products_in(precision):
-                assert torch.get_float32_matmul_precision() == matmul
-                assert torch.backends.cudnn.allow_tf32 == tf32
-            assert torch.get_float32_matmul_precision() == before
-            assert torch.backends.cudnn.allow_tf32
-    finally:
-        torch.set_float32_matmul_precision(kept)
+BACKENDS = torch.backends
+FLAGS = (BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn)
+
+
+def products():
+    """How products are computed now, and what else `cudnn.flags` would change."""
+    cudnn = BACKENDS.cudnn
+    others = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
+    return [flag.fp32_precision for flag in FLAGS], others
+
+
+@pytest.fixture
+def settings():
+    """Torch's settings are put back, also where old and new names of them do not agree."""
+    flags, (_, benchmark, deterministic) = products()
+    by_old_name = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(by_old_name)
+    for flag, value in zip(FLAGS, flags, strict=True):
+        flag.fp32_precision = value
+    BACKENDS.cudnn.benchmark, BACKENDS.cudnn.deterministic = benchmark, deterministic
+
+
+def by_old_names():
+    torch.set_float32_matmul_precision("medium")
+    BACKENDS.cudnn.allow_tf32 = False
+
+
+def by_new_names():
+    BACKENDS.cuda.matmul.fp32_precision = "tf32"
+    BACKENDS.cudnn.conv.fp32_precision = "ieee"
+
+
+@pytest.mark.parametrize("set_before", [lambda: None, by_old_names, by_new_names])
+def test_products_are_in_full_unless_asked_for(settings, set_before):
+    """Nothing else is touched, and after it all is as it was."""
+    BACKENDS.cudnn.benchmark, BACKENDS.cudnn.deterministic = True, True
+    set_before()
+    before = products()
+    for precision, value in (("float32", "ieee"), ("tf32", "tf32"), ("bf16", "tf32")):
+        with products_in(precision), products_in(precision):
+            flags, others = products()
+            assert flags == [value] * 4
+            assert others == before[1]
+        assert products() == before
+
+
+def test_threads_that_want_other_products_wait():
+    order = []
+
+    def want(precision):
+        with products_in(precision):
+            order.append((precision, products()[0][0]))
+
+    with products_in("float32"):
+        same, other = (threading.Thread(target=want, args=[p]) for p in ("float32", "tf32"))
+        for thread in (other, same):
+            thread.start()
+        same.join()
+        assert order == [("float32", "ieee")]
+    other.join()
+    assert order[1:] == [("tf32", "tf32")]
 
 
 def test_bf16_changes_masks_a_little(nano, photos):
