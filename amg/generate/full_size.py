@@ -71,18 +71,20 @@ def _twin(model: PromptableModel, logits: torch.Tensor) -> ModuleType | None:
         return None
     if device == "cpu" and dtype == torch.float32:
         return full_size_numba
-    return _triton_twin() if device == "cuda" else None
+    return _triton_twin(logits.device) if device == "cuda" else None
 
 
 @cache
-def _triton_twin() -> ModuleType | None:
+def _triton_twin(device: torch.device) -> ModuleType | None:
     """The module of GPU kernels, where they can run: imported when a GPU has asked for it."""
     try:
         from amg.ops import full_size_triton  # noqa: PLC0415
 
-        full_size_triton.check_driver()
+        full_size_triton.try_kernels(device)
     except Exception as error:  # no triton, no compiler, no headers: each raises a type of its own
-        _logger.warning("Triton cannot be used; masks are upsampled, with more memory: %r", error)
+        _logger.warning(
+            "Triton cannot be used on %s; masks are upsampled, with more memory: %r", device, error
+        )
         return None
     return full_size_triton
 

@@ -21,9 +21,9 @@ import torch
 import triton
 import triton.language as tl
 
-from amg.ops import rle
+from amg.ops import full_size_numba, rle
 from amg.ops.borders import WORD_BITS, borders_of_words
-from amg.ops.resample import TAPS, Resampling
+from amg.ops.resample import TAPS, Resampling, bilinear_taps
 from amg.ops.threads import map_parts
 from amg.records import Rle
 
@@ -43,9 +43,24 @@ _NOWHERE = tl.constexpr(2**31 - 1)  # a first index beyond any pixel's
 _SIZES = ["low_height", "low_width", "height", "width", "n_words"]
 
 
-def check_driver() -> None:
-    """Raise whatever keeps Triton from running kernels here; it builds its launcher with this."""
-    triton.runtime.driver.active.get_current_target()
+def try_kernels(device: torch.device) -> None:
+    """Raise whatever keeps these kernels from running there, or from drawing a toy as the CPU does.
+
+    A kernel may be the first that a driver, a compiler or a device refuses: here nothing is lost.
+    """
+    side, size = 6, (WORD_BITS + 5, 23)
+    resampling = Resampling(*(bilinear_taps(side, 2 * side, 2 * side, n) for n in size))
+    logits = torch.linspace(-2, 2, side * side).roll(side // 2).view(1, side, side)
+    toy = logits.to(device)
+    stability, boxes_xyxy = measure_masks(toy, resampling, 0.0, 1.0)
+    expected_stability, expected_boxes = full_size_numba.measure_masks(logits, resampling, 0.0, 1.0)
+    encoded = encode_masks(toy, resampling, 0.0, (0, 0), size)
+    if not (
+        torch.allclose(stability.cpu(), expected_stability)
+        and torch.equal(boxes_xyxy.cpu(), expected_boxes)
+        and encoded == full_size_numba.encode_masks(logits, resampling, 0.0, (0, 0), size)
+    ):
+        raise RuntimeError("its kernels draw other masks than the CPU")
 
 
 def measure_masks(

@@ -14,10 +14,12 @@ from amg.evaluate.parity import compare_annotations
 from amg.generate import full_size
 from amg.ops import full_size_numba
 
+GPU = torch.device("cuda", 0)
+
 
 @pytest.fixture
 def way(nano, monkeypatch):
-    monkeypatch.setattr(full_size, "_triton_twin", lambda: "triton")
+    monkeypatch.setattr(full_size, "_triton_twin", lambda _: "triton")
 
     def which(device, dtype, plain=False):
         monkeypatch.setattr(nano, "plain", plain)
@@ -51,23 +53,23 @@ def test_without_triton_masks_are_upsampled_and_that_is_said_once(
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "amg.ops.full_size_triton", raising=False)
     monkeypatch.delattr(amg.ops, "full_size_triton", raising=False)
-    assert full_size._triton_twin() is full_size._triton_twin() is None
+    assert full_size._triton_twin(GPU) is full_size._triton_twin(GPU) is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "triton" in record.getMessage()
 
 
-def test_without_a_compiler_masks_are_upsampled(not_asked_yet, monkeypatch, caplog):
+def test_where_a_kernel_cannot_be_launched_masks_are_upsampled(not_asked_yet, monkeypatch, caplog):
     full_size_triton = pytest.importorskip("amg.ops.full_size_triton", exc_type=ImportError)
-    monkeypatch.setattr(full_size_triton, "check_driver", Mock(side_effect=RuntimeError("no gcc")))
-    assert full_size._triton_twin() is None
+    monkeypatch.setattr(full_size_triton, "measure_masks", Mock(side_effect=RuntimeError("no gcc")))
+    assert full_size._triton_twin(torch.device("cpu")) is None
     assert "no gcc" in caplog.text
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_masks_are_those_of_upsampling(not_asked_yet, photos, monkeypatch):
-    assert full_size._triton_twin() is not None
+    assert full_size._triton_twin(GPU) is not None
     model = amg.load_model("nano", device="cuda")
     config = amg.GeneratorConfig(
         points_per_side=8, crop_n_layers=1, pred_iou_thresh=0.2, stability_score_thresh=0.2

@@ -107,6 +107,14 @@ def usable(device):
     return device
 
 
+def test_they_are_tried_on_a_toy_before_they_are_trusted(device, monkeypatch):
+    full_size_triton.try_kernels(torch.device(device))
+    encode = full_size_triton.encode_masks
+    monkeypatch.setattr(full_size_triton, "encode_masks", lambda x, *rest: encode(-x, *rest))
+    with pytest.raises(RuntimeError, match="other masks"):
+        full_size_triton.try_kernels(torch.device(device))
+
+
 def test_areas_boxes_and_runs_are_those_of_the_full_masks(case):
     n = case.n_clear
     found = case.stability[:n], case.boxes[:n], case.encoded[:n]
