@@ -1,9 +1,13 @@
 """From a name to a model ready for inference."""
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from amg.errors import CheckpointError, ConfigError
 from amg.models.families.catalogue import FAMILIES
@@ -18,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _UNTESTED = ("mps",)
 _PIXEL_MAX = 255.0
+_INITIALISERS = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
+_DRAWS = (torch.Tensor.uniform_, torch.Tensor.normal_)
 
 
 def build_model(spec: ModelSpec) -> SAMModel | SAM2Model:
@@ -65,7 +71,8 @@ def load_model(
     target = _resolve_device(device)
     _check_precision(precision, target)
     spec, weights = locate_weights(name, checkpoint)
-    model = build_model(spec)
+    with _NoRandomWeights():
+        model = build_model(spec)
     if imgsz is not None:
         _set_imgsz(model, imgsz)
     load_weights(model, weights.path)
@@ -75,6 +82,25 @@ def load_model(
     if compile:
         _compile_encoder(model)
     return model
+
+
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves new parameters as memory has them: a file's values take their place, all of them."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Skip what draws random numbers into a tensor, its first argument."""
+        kwargs = kwargs or {}
+        if func in _INITIALISERS:
+            return args[0] if args else kwargs["tensor"]
+        if func in _DRAWS:  # below an initialiser that looks at what it has drawn
+            return args[0].zero_()
+        return func(*args, **kwargs)
 
 
 def _check_precision(precision: Precision, device: torch.device) -> None:

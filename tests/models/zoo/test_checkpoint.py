@@ -5,8 +5,10 @@ import zipfile
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from amg.errors import CheckpointError
+from amg.models.zoo import load
 from amg.models.zoo.checkpoint import load_weights, save_weights
 from amg.models.zoo.load import build_model
 from amg.models.zoo.recognise import looks_like
@@ -92,6 +94,18 @@ def test_published_layout_gives_the_originals_outputs(saved, original, name, wra
         ours = decode(sam, embedding, with_box_and_mask)
         for mine, theirs in zip(ours, decode(original, embedding, with_box_and_mask), strict=True):
             assert_close(mine, theirs)
+
+
+def test_no_random_numbers_are_drawn_for_weights_that_are_loaded():
+    """They take seconds of a large model's. What is not loaded would be found here too."""
+    with load._NoRandomWeights():
+        zeros = torch.empty(9).normal_()
+        unseen = nn.init.uniform_(torch.full((9,), 7.0))
+        nn.init.trunc_normal_(torch.empty(9))
+    assert zeros.tolist() == [0] * 9
+    assert unseen.tolist() == [7] * 9
+    states = [load.load_model("nano", device="cpu").state_dict().values() for _ in range(2)]
+    assert all(torch.equal(*tensors) for tensors in zip(*states, strict=True))
 
 
 def test_old_serialisation_loads(saved, published_state):
