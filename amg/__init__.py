@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from amg.exports.formats import export
     from amg.generate.generator import MaskGenerator
     from amg.models.zoo.load import load_model
-    from amg.records import ImageResult, Mask, Rle
+    from amg.predict.predictor import MaskPredictor
+    from amg.records import ImageResult, Mask, Prompt, Rle
     from amg.runs.interop import to_supervision
     from amg.runs.results import decode_mask, open_run
     from amg.view.report.build import write_report
@@ -37,6 +38,8 @@ _HOMES = {
     "ImageResult": "amg.records",
     "Mask": "amg.records",
     "MaskGenerator": "amg.generate.generator",
+    "MaskPredictor": "amg.predict.predictor",
+    "Prompt": "amg.records",
     "Rle": "amg.records",
     "Run": "pipelines.corpus.run",
     "decode_mask": "amg.runs.results",
@@ -59,7 +62,9 @@ __all__ = [
     "ImageResult",
     "Mask",
     "MaskGenerator",
+    "MaskPredictor",
     "OutputError",
+    "Prompt",
     "Rle",
     "RleError",
     "Run",

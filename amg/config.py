@@ -58,6 +58,9 @@ class GeneratorConfig(_Strict):
     """Keep masks whose stability score is at least this; 0 keeps all."""
     stability_score_offset: float = Field(default=1.0, ge=0)
     """How far the logit threshold moves each way to measure stability."""
+    object_score_thresh: float | None = None
+    """Keep masks whose object score, the logit that there is an object at all, is at least this.
+    Of SAM 2's models alone; None keeps all."""
     mask_threshold: float = 0.0
     """Pixels whose logit is above are the mask."""
     multimask_output: bool = True

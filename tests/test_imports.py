@@ -29,7 +29,21 @@ ALLOWED = {
         "amg.ops",
     },
     "amg.models.zoo": {"amg.config", "amg.models", "amg.storage"},  # names, locks
-    "amg.generate": {"amg.config", "amg.models.interface", "amg.models.precision", "amg.ops"},
+    "amg.generate": {
+        "amg.config",
+        "amg.inputs",  # pixels
+        "amg.models.interface",
+        "amg.models.precision",
+        "amg.ops",
+    },
+    "amg.predict": {
+        "amg.config",
+        "amg.generate",
+        "amg.inputs",
+        "amg.models.interface",
+        "amg.models.precision",
+        "amg.ops",
+    },
     # From locations to what a run's folder holds, to those who read it.
     "amg.storage": set(),
     "amg.inputs": {"amg.storage"},

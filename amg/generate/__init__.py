@@ -1,3 +1,3 @@
-"""The generator, as a reader would tell it; imports the configuration, `ops`, and of models their
-interface and precision.
+"""The generator, as a reader would tell it; imports the configuration, how pixels are had from an
+image, `ops`, and of models their interface and precision.
 """

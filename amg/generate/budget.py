@@ -45,3 +45,15 @@ def allow(config: GeneratorConfig, model: PromptableModel) -> Allowance:
         encoder_batch_size=config.encoder_batch_size or (1 if on_cpu else _ENCODER_BATCH),
         waiting_bytes=budget // 2,
     )
+
+
+def with_quarter(config: GeneratorConfig, allowed: Allowance) -> GeneratorConfig | None:
+    """A configuration whose batches need a quarter of the memory; None if they are at one."""
+    if allowed.points_per_batch == 1 and allowed.encoder_batch_size == 1:
+        return None
+    smaller = {
+        "points_per_batch": max(1, allowed.points_per_batch // 4),
+        "encoder_batch_size": max(1, allowed.encoder_batch_size // 4),
+        "memory_budget": max(1, 2 * allowed.waiting_bytes // 4),
+    }
+    return config.model_copy(update=smaller)

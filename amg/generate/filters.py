@@ -36,8 +36,11 @@ def filter_candidates(
         stability_score=scores,
         points_xy=points_xy[candidates.prompt_index],
         level=candidates.level,
+        object_score=candidates.object_score,
     )
     keep = ~touches_crop_edge(boxes_xyxy, crop, size_hw)
     if config.stability_score_thresh > 0:
         keep &= scores >= config.stability_score_thresh
+    if config.object_score_thresh is not None and candidates.object_score is not None:
+        keep &= candidates.object_score >= config.object_score_thresh
     return masks.select(keep), candidates.logits[keep]

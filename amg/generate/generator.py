@@ -8,26 +8,25 @@ Source: "Segment Anything" (2023), appendix B; `segment_anything/automatic_mask_
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
 from amg.config import GeneratorConfig
-from amg.errors import ImageError
-from amg.generate.budget import allow
+from amg.errors import ConfigError
+from amg.generate.budget import allow, with_quarter
 from amg.generate.crops import Crop, crop_image
+from amg.generate.encoding import encode_in_batches
 from amg.generate.filters import filter_candidates
 from amg.generate.full_size import compact, encode_masks
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.points import crop_points
 from amg.generate.selection import select_masks
 from amg.generate.waiting import Encode, WaitingMasks
+from amg.inputs.pixels import AnyImage, as_pixels
 from amg.models.interface import FittedImage, PromptableModel
 from amg.models.precision import products_in
-from amg.ops import rle
-from amg.ops.boxes import xyxy_to_xywh
 from amg.records import ImageResult, Mask, StageSeconds
 
 _MOST_PREPARED_BYTES = 2**26  # of an image's crops: SAM's 21 of two layers at 1024
@@ -80,69 +79,69 @@ class MaskGenerator:
 
         `self.config` is the configuration in force: values that `config` does not set come from
         the model's own defaults, then from the original generator's. `self.allowance` is what
-        memory allows at once.
+        memory allows at once. Raises ConfigError for a filter by what the model does not give.
         """
         self.model = model
         self._heartbeat = heartbeat
         defaults = {"mask_threshold": model.mask_threshold, **model.info.generator_defaults}
         self.config = (config or GeneratorConfig()).for_model(defaults)
+        if self.config.object_score_thresh is not None and not model.has_object_score:
+            raise ConfigError(f"object_score_thresh: {model.info.name} gives no object score")
         self.allowance = allow(self.config, model)
 
-    def generate(self, image: np.ndarray | PreparedImage) -> ImageResult:
-        """Segment everything in an image, (H, W, 3) uint8 RGB or what `prepare` made of it.
+    def generate(self, image: AnyImage | PreparedImage) -> ImageResult:
+        """Segment everything in an image, or in what `prepare` made of it.
 
-        Raises ImageError for an array of another shape or type.
+        image: (H, W, 3) uint8 RGB, an image of Pillow's, or a path: see `as_pixels`.
+        Raises ImageError for what is none of these, or cannot be read.
         """
         return self.generate_batch([image])[0]
 
-    def prepare(self, image: np.ndarray) -> np.ndarray | PreparedImage:
-        """What an image (H, W, 3) uint8 RGB needs of the CPU before this generator's model sees it.
+    def prepare(self, image: AnyImage) -> np.ndarray | PreparedImage:
+        """What an image, as `generate` takes it, needs of the CPU before the model sees it.
 
         Not needed, but safe in threads: a loader may do it while the device works on other images.
         An image whose crops would take much memory comes back as it is.
 
         Raises ImageError as `generate` does.
         """
-        _check_image(image, "image")
+        pixels = as_pixels(image)
         tasks, n_bytes = [], 0
-        for task in self.crop_tasks(image):
+        for task in self.crop_tasks(pixels):
             tasks.append(task)
             n_bytes += task.fitted.pixels.nbytes
-            if n_bytes > max(_MOST_PREPARED_BYTES, image.nbytes):
-                return image
-        return PreparedImage(_size_hw(image), tuple(tasks))
+            if n_bytes > max(_MOST_PREPARED_BYTES, pixels.nbytes):
+                return pixels
+        return PreparedImage(_size_hw(pixels), tuple(tasks))
 
     def with_smaller_batches(self) -> "MaskGenerator | None":
         """The same with a quarter of the batches, for less memory; None if they are at one."""
-        allowed = self.allowance
-        if allowed.points_per_batch == 1 and allowed.encoder_batch_size == 1:
+        smaller = with_quarter(self.config, self.allowance)
+        if smaller is None:
             return None
-        smaller = {
-            "points_per_batch": max(1, allowed.points_per_batch // 4),
-            "encoder_batch_size": max(1, allowed.encoder_batch_size // 4),
-            "memory_budget": max(1, 2 * allowed.waiting_bytes // 4),
-        }
-        return MaskGenerator(
-            self.model, self.config.model_copy(update=smaller), heartbeat=self._heartbeat
-        )
+        return MaskGenerator(self.model, smaller, heartbeat=self._heartbeat)
 
     @torch.inference_mode()
-    def generate_batch(self, images: Sequence[np.ndarray | PreparedImage]) -> list[ImageResult]:
+    def generate_batch(self, images: Sequence[AnyImage | PreparedImage]) -> list[ImageResult]:
         """Segment several images, of any sizes: their crops share encoder batches.
 
         images: as `generate` takes them. Raises ImageError as it does, before any work.
         """
-        for index, image in enumerate(images):
-            if not isinstance(image, PreparedImage):
-                _check_image(image, f"images[{index}]")
+        images = [
+            image if isinstance(image, PreparedImage) else as_pixels(image, f"images[{index}]")
+            for index, image in enumerate(images)
+        ]
         in_progress = [_ImageInProgress() for _ in images]
         tasks = (
-            (task, progress)
+            (task.fitted, (task, progress))
             for image, progress in zip(images, in_progress, strict=True)
             for task in self.crop_tasks(image)
         )
         with products_in(self.model.precision):
-            for task, features, progress in self._encoded(tasks):
+            batch_size = self.allowance.encoder_batch_size
+            for owner, features, encode_s in encode_in_batches(self.model, tasks, batch_size):
+                task, progress = owner
+                progress.encode_s += encode_s
                 self._process_crop(task, features, progress)
         return [
             self._finish(_size_hw(image), progress)
@@ -166,21 +165,6 @@ class MaskGenerator:
                 x0, y0, x1, y1 = crop.box_xyxy
                 fitted = self.model.fit(image[y0:y1, x0:x1])
                 yield CropTask(crop, size_hw, fitted, points_xy)
-
-    def _encoded(
-        self, tasks: Iterator[tuple[CropTask, _ImageInProgress]]
-    ) -> Iterator[tuple[CropTask, Any, _ImageInProgress]]:
-        """Crops with their features: as many encoded together as memory allows."""
-        while True:
-            started = time.perf_counter()
-            batch = list(islice(tasks, self.allowance.encoder_batch_size))
-            if not batch:
-                return
-            features = self.model.encode(self.model.collate([task.fitted for task, _ in batch]))
-            encode_s = (time.perf_counter() - started) / len(batch)
-            for (task, progress), crop_features in zip(batch, features, strict=True):
-                progress.encode_s += encode_s
-                yield task, crop_features, progress
 
     def _process_crop(self, task: CropTask, features: Any, progress: _ImageInProgress) -> None:
         """All prompts on one crop; its duplicates removed; survivors encoded."""
@@ -239,47 +223,8 @@ class MaskGenerator:
 
 def _masks_in_image(waiting: WaitingMasks, index: torch.Tensor, crop: Crop) -> list[Mask]:
     """Records of some of a crop's masks, in the image's pixels."""
-    x0, y0, _, _ = crop.box_xyxy
-    crop_box_xywh = crop.box_xywh
-    masks = waiting.masks.select(index)
-    boxes_xyxy = masks.boxes_xyxy.cpu().numpy() + np.array([x0, y0, x0, y0])
-    rows = zip(
-        waiting.encode(index),
-        xyxy_to_xywh(boxes_xyxy).tolist(),
-        masks.predicted_iou.tolist(),
-        masks.stability_score.tolist(),
-        masks.points_xy.tolist(),
-        masks.level.tolist(),
-        strict=True,
-    )
-    return [
-        Mask(
-            rle=encoded,
-            area=rle.area(encoded),
-            bbox_xywh=(x, y, w, h),
-            predicted_iou=predicted_iou,
-            stability_score=stability,
-            point_xy=(point[0] + x0, point[1] + y0),
-            crop_box_xywh=crop_box_xywh,
-            crop_layer=crop.layer,
-            level=level,
-        )
-        for encoded, (x, y, w, h), predicted_iou, stability, point, level in rows
-    ]
+    return waiting.masks.select(index).to_records(waiting.encode(index), crop)
 
 
 def _size_hw(image: np.ndarray | PreparedImage) -> tuple[int, int]:
     return image.size_hw if isinstance(image, PreparedImage) else (image.shape[0], image.shape[1])
-
-
-def _check_image(image: np.ndarray, name: str) -> None:
-    shape = getattr(image, "shape", None)
-    dtype = getattr(image, "dtype", None)
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or dtype != np.uint8:
-        raise ImageError(
-            "decode_error",
-            f"{name}: expected an array (H, W, 3) uint8, got {type(image).__name__} "
-            f"{shape} {dtype}",
-        )
-    if image.shape[2] != 3 or 0 in image.shape:
-        raise ImageError("decode_error", f"{name}: expected (H, W, 3) RGB, got {shape}")

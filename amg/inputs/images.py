@@ -111,6 +111,19 @@ def decode_image(
     return DecodedImage(rgb, source_mode)
 
 
+def convert_image(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an image of Pillow's, (H, W, 3): by the same rules, but not turned.
+
+    Raises ImageError "decode_error" for a file that Pillow cannot read to its end.
+    """
+    tags, key = getattr(image, "tag_v2", {}), _colour_key(image)
+    try:
+        image.load()
+        return _to_rgb(image, tags, key)
+    except Exception as error:  # as in decode_image
+        raise ImageError("decode_error", _describe(image.mode, error)) from error
+
+
 def _describe(format_name: str, error: Exception) -> str:
     """One short ASCII line; what an error quotes may come from the file and is left out."""
     text = re.sub(r"b?(['\"]).*?(\1|$)", "?", str(error), flags=re.DOTALL)
@@ -184,7 +197,12 @@ def _decode(image: ImageFile.ImageFile, tags: Mapping[int, Any]) -> NDArray[np.u
     """Load, turn upright, and convert by bands of rows, so that no step costs a full copy."""
     key = _colour_key(image)
     image.load()
-    upright = _upright(image)
+    return _to_rgb(_upright(image), tags, key)
+
+
+def _to_rgb(
+    upright: Image.Image, tags: Mapping[int, Any], key: int | tuple[int, ...] | None
+) -> NDArray[np.uint8]:
     convert = partial(_rgb_of_band, key=key)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
         convert = partial(_grey_of_deep, tags=tags, key=key, value_range=_deep_range(upright, tags))
@@ -263,13 +281,14 @@ def _deep_values(band: Image.Image, tags: Mapping[int, Any]) -> NDArray[Any]:
     return values.view(np.uint32) if unsigned else values  # Pillow wraps unsigned 32-bit round
 
 
-def _colour_key(image: ImageFile.ImageFile) -> int | tuple[int, ...] | None:
+def _colour_key(image: Image.Image) -> int | tuple[int, ...] | None:
     """The one transparent colour of a picture without alpha or palette, in its pixels' units.
 
     To be asked before `load`, which forgets how the samples are packed.
     """
     key = image.info.get("transparency")
-    raw_mode = image.tile[0].args if image.tile else None
+    tile = getattr(image, "tile", None)  # of a file that has not been decoded
+    raw_mode = tile[0].args if tile else None
     if image.mode == "RGB" and isinstance(key, tuple):
         return tuple(sample >> 8 for sample in key) if raw_mode == "RGB;16B" else key
     if image.mode in ("1", "L", "I", "I;16") and isinstance(key, int):

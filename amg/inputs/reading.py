@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Sequence
+from os import PathLike, fspath
 from pathlib import Path
 
 from amg.errors import ImageError, StorageError
@@ -39,6 +40,14 @@ def read_source(
     if scheme_of(location):
         _check_size(source.size, max_bytes)
     return _read_file(location, max_bytes)
+
+
+def read_location(location: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a file of this machine or behind a URL.
+
+    Raises as `read_source` does.
+    """
+    return _read_file(fspath(location), max_bytes)
 
 
 def read_bytes(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:

@@ -64,9 +64,12 @@ class ImageDecoder:
         masks: torch.Tensor | None,
         pred_iou_thresh: float,
         multimask_output: bool,
+        *,
+        best_only: bool = False,
     ) -> Candidates:
         """The candidates of N prompts: sparse (N, T, C) and, it may be, masks (N, 1, 4h, 4w).
 
+        `best_only`: of three masks a prompt that of the highest predicted IoU.
         Prompts with masks share no pixels: they are decoded the plain way.
         """
         is_plain = self._plain or masks is not None
@@ -75,7 +78,7 @@ class ImageDecoder:
 
         def work(some: slice) -> Candidates:
             decoded, upscale = decode(sparse[some], None if masks is None else masks[some])
-            return self._predict(decoded, upscale, pred_iou_thresh, multimask_output)
+            return self._predict(decoded, upscale, pred_iou_thresh, multimask_output, best_only)
 
         chunks = self._chunks(len(sparse), _PLAIN_PIXELS if is_plain else _CACHED_PIXELS)
         parts = [work(chunk) for chunk in chunks] if is_plain else map_in_threads(work, chunks)
@@ -131,21 +134,27 @@ class ImageDecoder:
         upscale: Callable[[DecodedTokens], ComputeLogits],
         threshold: float,
         multimask_output: bool,
+        best_only: bool,
     ) -> Candidates:
         """Compute the masks that may pass, and keep those that do."""
         decoder = self._decoder
         possible = decoder.possible_iou(decoded, multimask_output)
         may_pass = _passes(possible, threshold).any(dim=1)
         some = decoded.select(may_pass)
-        predict = decoder.predict_many if multimask_output else decoder.predict_single
+        many = decoder.predict_best if best_only else decoder.predict_many
+        predict = many if multimask_output else decoder.predict_single
         logits, predicted_iou = predict(upscale(some), some)
         kept = _passes(predicted_iou, threshold)
         prompt, level = kept.nonzero(as_tuple=True)
+        if multimask_output and best_only:
+            level = decoder.best_of_many(some)[prompt] - 1
+        score = some.object_score_logits
         return Candidates(
             logits=logits[kept],
             predicted_iou=predicted_iou[kept],
             prompt_index=may_pass.nonzero().squeeze(1)[prompt],
             level=level,
+            object_score=None if score is None else score[prompt, 0],
         )
 
 

@@ -1,4 +1,4 @@
-"""What the families of models have in common: points in, candidates out, and a second look."""
+"""What the families of models have in common: prompts in, candidates out, and a second look."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,16 +12,23 @@ import torch.nn.functional as F
 from torch import nn
 
 from amg.models.decoding.image_decoder import ImageDecoder, bytes_per_point
-from amg.models.interface import Candidates, FittedImage, Frame, ModelInfo, is_plain_wanted
-from amg.models.modules.prompt_encoder import PromptEncoder
+from amg.models.interface import (
+    Candidates,
+    EmbeddedPrompts,
+    FittedImage,
+    Frame,
+    ModelInfo,
+    PromptBatch,
+    is_plain_wanted,
+)
 from amg.models.precision import Precision
 
-_FOREGROUND = 1
+_MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 _EVERY_ONE = 0.0  # a threshold that is not positive keeps all candidates
 
 
 class PromptedModel(nn.Module, ABC):
-    """A model that answers point prompts on an image, and can refine its own answers."""
+    """A model that answers prompts on an image, and can refine its own answers."""
 
     mask_threshold: float = 0.0
     mask_prompt_limit: float = math.inf
@@ -91,7 +98,7 @@ class PromptedModel(nn.Module, ABC):
         Three masks a point, or one. `use_m2m` predicts each of them again, one for one, with itself
         as a mask prompt: predicted IoU and the threshold are then the second mask's.
         """
-        sparse = self.embed_points(points_xy, frame)
+        sparse = self.embed_prompts(PromptBatch.of_grid(points_xy), frame).sparse
         decoder = self.image_decoder(features)
         for first in range(0, len(sparse), points_per_batch):
             batch = sparse[first : first + points_per_batch]
@@ -127,6 +134,7 @@ class PromptedModel(nn.Module, ABC):
             predicted_iou=refined.predicted_iou,
             prompt_index=drafts.prompt_index[kept],
             level=drafts.level[kept],
+            object_score=refined.object_score,
         )
 
     @property
@@ -139,20 +147,47 @@ class PromptedModel(nn.Module, ABC):
         """What decoding a point needs at most, from prompt to logits."""
         return bytes_per_point(self.embedding_hw, on_cpu=self.device.type == "cpu")
 
+    @property
+    def low_res_hw(self) -> tuple[int, int]:
+        """Sides of low-res logits, four to each of the embedding's cells."""
+        h, w = self.embedding_hw
+        return 4 * h, 4 * w
+
+    @property
+    def has_object_score(self) -> bool:
+        """Whether candidates come with a score that there is an object at all."""
+        return False
+
     @abstractmethod
-    def embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
-        """Sparse embeddings (N, 2, C) of N points in the crop's pixels."""
+    def embed_prompts(self, prompts: PromptBatch, frame: Frame) -> EmbeddedPrompts:
+        """Prompts of any kind, in the crop's pixels, as `image_decoder` takes them."""
+
+    def _mask_logits(self, prompts: PromptBatch) -> torch.Tensor | None:
+        """The masks (N, 1, 4h, 4w) of prompts, on the device."""
+        masks = prompts.masks
+        return None if masks is None else self._as_tensor(masks.astype(np.float32, copy=False))
+
+    def _as_tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def mask_prompt(self, mask: np.ndarray, frame: Frame) -> np.ndarray:
+        """A mask (H, W) bool of the crop's own size as a prompt: logits (1, h, w) float32.
+
+        The share of each cell that the mask covers, from -10 for none to 10 for all: what SAM 2
+        makes of masks that are given (`sam2_base.py`, _use_mask_as_output).
+        """
+        h, w = frame.resized_hw
+        resized = F.interpolate(
+            torch.from_numpy(mask)[None, None].float(), (h, w), mode="bilinear", antialias=True
+        )
+        input_h, input_w = frame.input_hw
+        at_input = F.pad(resized, (0, input_w - w, 0, input_h - h))
+        covered = F.adaptive_avg_pool2d(at_input, self.low_res_hw)
+        return (covered * _MASK_SCALE + _MASK_BIAS)[0].numpy()
 
     @abstractmethod
     def image_decoder(self, features: Any) -> ImageDecoder:
         """What decodes prompts on one image, features of `encode`."""
-
-
-def embed_foreground(prompt_encoder: PromptEncoder, coords: torch.Tensor) -> torch.Tensor:
-    """Sparse embeddings (N, 2, C) of N points, in pixels of the input, each on an object."""
-    labels = torch.full((len(coords), 1), _FOREGROUND, device=coords.device)
-    sparse, _ = prompt_encoder((coords.unsqueeze(1), labels), None, None)
-    return sparse
 
 
 def resize_masks(logits: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 from amg.models.decoding.image_decoder import ImageDecoder
-from amg.models.families.prompted_model import PromptedModel, embed_foreground, resize_masks
-from amg.models.interface import FittedImage, Frame
+from amg.models.families.prompted_model import PromptedModel, resize_masks
+from amg.models.interface import EmbeddedPrompts, FittedImage, Frame, PromptBatch
 from amg.models.modules.mask_decoder import MaskDecoder
 from amg.models.modules.prompt_encoder import PromptEncoder
 from amg.models.precision import encoder_in, require_finite, widest_float
@@ -103,12 +103,23 @@ class SAMModel(PromptedModel):
         """What decodes prompts on one image, features (256, h, w)."""
         return ImageDecoder(self.mask_decoder, self.prompt_encoder, features, plain=self.plain)
 
-    def embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
-        """Sparse embeddings (N, 2, C) of N points in the crop's pixels."""
+    def embed_prompts(self, prompts: PromptBatch, frame: Frame) -> EmbeddedPrompts:
+        """Prompts of any kind: points, one that is none where there is no box, then the box.
+
+        Source: `SamPredictor.predict`, and `SamAutomaticMaskGenerator` for what is not rounded.
+        """
         (h, w), (resized_h, resized_w) = frame.size_hw, frame.resized_hw
-        scaled = points_xy * np.array([resized_w / w, resized_h / h])
-        points = torch.from_numpy(scaled).to(widest_float(self.device)).to(self.device)
-        return embed_foreground(self.prompt_encoder, points)
+        scale = np.array([resized_w / w, resized_h / h])
+        dtype = torch.float32 if prompts.in_float32 else widest_float(self.device)
+        points = boxes = None
+        if prompts.points_xy is not None and prompts.labels is not None:
+            coords = torch.from_numpy(prompts.points_xy * scale).to(dtype).to(self.device)
+            points = coords, torch.from_numpy(prompts.labels).to(self.device)
+        if prompts.boxes_xyxy is not None:
+            corners = prompts.boxes_xyxy.reshape(-1, 1, 2, 2) * scale
+            boxes = torch.from_numpy(corners).to(dtype).to(self.device)
+        sparse = self.prompt_encoder.sparse(points, boxes, len(prompts))
+        return EmbeddedPrompts(sparse, self._mask_logits(prompts))
 
     def upsample(self, logits: torch.Tensor, frame: Frame) -> torch.Tensor:
         """Low-res logits (M, h, w) to the input's size, without its padding, to the crop's size.

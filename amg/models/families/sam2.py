@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from amg.models.decoding.image_decoder import ImageDecoder
-from amg.models.families.prompted_model import PromptedModel, embed_foreground, resize_masks
-from amg.models.interface import FittedImage, Frame
+from amg.models.families.prompted_model import PromptedModel, resize_masks
+from amg.models.interface import EmbeddedPrompts, FittedImage, Frame, PromptBatch
 from amg.models.modules.fpn_neck import ImageEncoder
 from amg.models.modules.layers import MLP
-from amg.models.modules.prompt_encoder import PromptEncoder
+from amg.models.modules.prompt_encoder import BOX_CORNERS, PromptEncoder
 from amg.models.modules.sam2_mask_decoder import SAM2MaskDecoder
 from amg.models.modules.two_way_transformer import TwoWayTransformer
 from amg.models.precision import encoder_in, require_finite
@@ -237,14 +237,30 @@ class SAM2Model(PromptedModel, TracksObjects):
             for i in range(len(pixels))
         ]
 
-    def embed_points(self, points_xy: np.ndarray, frame: Frame) -> torch.Tensor:
-        """Sparse embeddings (N, 2, C) of N points in the crop's pixels.
+    def embed_prompts(self, prompts: PromptBatch, frame: Frame) -> EmbeddedPrompts:
+        """Prompts of any kind: a box as two points of its own labels, points, one that is none.
 
-        The original computes in float32 from here on: so do we, to match it.
+        Source: `SAM2ImagePredictor._predict`, which computes in float32 from here on: so do we.
         """
-        points = torch.from_numpy(points_xy.astype(np.float32)).to(self.device)
-        size_wh = points.new_tensor(frame.size_hw[::-1])
-        return embed_foreground(self.sam_prompt_encoder, points / size_wh * self.imgsz)
+        coords, labels = [], []
+        if prompts.boxes_xyxy is not None:
+            coords.append(prompts.boxes_xyxy.reshape(-1, 2, 2))
+            labels.append(np.tile(BOX_CORNERS, (len(prompts), 1)))
+        if prompts.points_xy is not None and prompts.labels is not None:
+            coords.append(prompts.points_xy)
+            labels.append(prompts.labels)
+        points = None
+        if coords:
+            at_crop = self._as_tensor(np.concatenate(coords, axis=1).astype(np.float32))
+            at_input = at_crop / at_crop.new_tensor(frame.size_hw[::-1]) * self.imgsz
+            points = at_input, self._as_tensor(np.concatenate(labels, axis=1))
+        sparse = self.sam_prompt_encoder.sparse(points, None, len(prompts))
+        return EmbeddedPrompts(sparse, self._mask_logits(prompts))
+
+    @property
+    def has_object_score(self) -> bool:
+        """Whether the decoder has a token that tells if there is an object."""
+        return self.sam_mask_decoder.pred_obj_scores
 
     def image_decoder(self, features: ImageFeatures) -> ImageDecoder:
         """What decodes prompts on one image."""

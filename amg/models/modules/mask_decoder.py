@@ -154,6 +154,20 @@ class MaskDecoder(nn.Module):
         weights = self.hypernetwork_weights(decoded.mask_tokens)
         return compute(weights[:, 1:]), decoded.predicted_iou[:, 1:]
 
+    def predict_best(
+        self, compute: ComputeLogits, decoded: DecodedTokens
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best of `predict_many`: logits (N, 1, 4h, 4w), predicted IoU (N, 1)."""
+        weights = self.hypernetwork_weights(decoded.mask_tokens)
+        prompts = torch.arange(len(weights), device=weights.device)
+        best = self.best_of_many(decoded)
+        logits = compute(weights[prompts, best].unsqueeze(1))
+        return logits, decoded.predicted_iou[prompts, best].unsqueeze(1)
+
+    def best_of_many(self, decoded: DecodedTokens) -> torch.Tensor:
+        """Which mask but the first has the highest predicted IoU, (N,)."""
+        return decoded.predicted_iou[:, 1:].argmax(dim=1) + 1
+
     def predict_single(
         self, compute: ComputeLogits, decoded: DecodedTokens
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,8 @@ from torch import nn
 from amg.models.modules.layers import LayerNorm2d
 
 PADDING_LABEL = -1  # of what is not a point
-_BOX_CORNERS = (2, 3)  # which of the point embeddings mark a box's first and second corner
+ZERO_LABEL = -10  # of what Hugging Face's models pad with: a token of zeros
+BOX_CORNERS = (2, 3)  # which of the point embeddings mark a box's first and second corner
 
 
 class PositionEmbeddingRandom(nn.Module):
@@ -100,13 +101,27 @@ class PromptEncoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed prompts; what is absent is None.
 
-        points: coordinates (N, P, 2) and labels (N, P): 1 object, 0 background, -1 padding, 2 and
-        3 a box's corners, which SAM 2 gives as points.
+        points: coordinates (N, P, 2) and labels (N, P): 1 object, 0 background, -1 padding, -10
+        a token of zeros, 2 and 3 a box's corners, which SAM 2 gives as points.
         boxes: (N, M, 4) XYXY, or as corners (N, M, 2, 2), or (N, 4).
         masks: logits (N, 1, 4h, 4w).
         Gives sparse (N, P + 2M, C), with one padding point more where there is no box,
         and dense (N, C, h, w).
         """
+        given = (None if points is None else points[0], boxes, masks)
+        n_prompts = next((len(part) for part in given if part is not None), 1)
+        dense = self.dense(masks)
+        if masks is None:
+            dense = dense.expand(n_prompts, -1, -1, -1)
+        return self.sparse(points, boxes, n_prompts), dense
+
+    def sparse(
+        self,
+        points: tuple[torch.Tensor, torch.Tensor] | None,
+        boxes: torch.Tensor | None,
+        n_prompts: int,
+    ) -> torch.Tensor:
+        """The sparse embeddings of `forward`: (N, 0, C) for prompts without points and boxes."""
         sparse: list[torch.Tensor] = []
         if points is not None:
             coords, labels = points
@@ -118,12 +133,8 @@ class PromptEncoder(nn.Module):
             sparse.append(self.embed_points(coords, labels))
         if boxes is not None:
             sparse.append(self._embed_boxes(boxes))
-        n_prompts = next((len(p) for p in (*sparse, masks) if p is not None), 1)
         no_tokens = self.no_mask_embed.weight.new_zeros(n_prompts, 0, self.embed_dim)
-        dense = self.dense(masks)
-        if masks is None:
-            dense = dense.expand(n_prompts, -1, -1, -1)
-        return torch.cat([no_tokens, *sparse], dim=1), dense
+        return torch.cat([no_tokens, *sparse], dim=1)
 
     def dense(self, masks: torch.Tensor | None) -> torch.Tensor:
         """Embed masks (N, 1, 4h, 4w) as (N, C, h, w), or none as (1, C, h, w) for all prompts."""
@@ -142,11 +153,11 @@ class PromptEncoder(nn.Module):
         for label in range(len(self.point_embeddings)):
             chosen = (labels == label).unsqueeze(-1)
             embedding = embedding + chosen * self._point_embedding(label)
-        return embedding
+        return torch.where((labels == ZERO_LABEL).unsqueeze(-1), 0.0, embedding)
 
     def _embed_boxes(self, boxes: torch.Tensor) -> torch.Tensor:
         corners = self._encode_coords(boxes.reshape(len(boxes), -1, 2, 2))
-        kinds = torch.cat([self._point_embedding(label) for label in _BOX_CORNERS])
+        kinds = torch.cat([self._point_embedding(label) for label in BOX_CORNERS])
         return (corners + kinds).flatten(1, 2)
 
     def _encode_coords(self, coords: torch.Tensor) -> torch.Tensor:

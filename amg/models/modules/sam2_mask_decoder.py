@@ -167,10 +167,6 @@ class SAM2MaskDecoder(MaskDecoder):
     def _replaces_unstable(self) -> bool:
         return self.dynamic_multimask_via_stability and not self.training
 
-    def best_of_many(self, decoded: DecodedTokens) -> torch.Tensor:
-        """Which mask but the first has the highest predicted IoU, (N,)."""
-        return decoded.predicted_iou[:, 1:].argmax(dim=1) + 1
-
     def _is_stable(self, logits: torch.Tensor) -> torch.Tensor:
         """Whether masks (N, 4h, 4w) barely change when their threshold moves; empty ones do not."""
         delta = self.dynamic_multimask_stability_delta

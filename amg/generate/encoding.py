@@ -1,0 +1,29 @@
+"""Images and crops through the image encoder, several together, whoever has questions on them."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from amg.models.interface import FittedImage, PromptableModel
+
+Owner = TypeVar("Owner")
+
+
+def encode_in_batches(
+    model: PromptableModel, fitted: Iterator[tuple[FittedImage, Owner]], batch_size: int
+) -> Iterator[tuple[Owner, Any, float]]:
+    """For what goes with each fitted image: its features, and the seconds that encoding it took.
+
+    No more are taken at a time than are encoded together: what fits them may do so when it is
+    asked. Those of a batch share its time equally.
+    """
+    while True:
+        started = time.perf_counter()
+        batch = list(islice(fitted, batch_size))
+        if not batch:
+            return
+        features = model.encode(model.collate([image for image, _ in batch]))
+        encode_s = (time.perf_counter() - started) / len(batch)
+        for (_, owner), its_features in zip(batch, features, strict=True):
+            yield owner, its_features, encode_s
