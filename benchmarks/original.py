@@ -60,6 +60,7 @@ def original_sam(model: SAMModel) -> Sam:
                 num_heads=blocks[0].self_attn.num_heads,
                 mlp_dim=blocks[0].mlp.lin1.out_features,
             ),
+            iou_head_hidden_dim=decoder.iou_prediction_head.layers[0].out_features,
         ),
     )
     sam.load_state_dict(model.state_dict(), strict=True)
@@ -77,6 +78,7 @@ def _original_vit(encoder: image_encoder_vit.ImageEncoderViT) -> ImageEncoderViT
         embed_dim=encoder.patch_embed.proj.out_channels,
         depth=len(blocks),
         num_heads=blocks[0].attn.num_heads,
+        out_chans=encoder.neck[0].out_channels,
         norm_layer=partial(nn.LayerNorm, eps=blocks[0].norm1.eps),
         use_rel_pos=blocks[0].attn.use_rel_pos,
         window_size=max(block.window_size for block in blocks),

@@ -40,7 +40,7 @@ def pipeline_generator(
     """
     parameters = _parameters(model, config)
     pipeline = MaskGenerationPipeline(
-        model=transformers_sam(model), image_processor=_image_processor(model), device=model.device
+        model=transformers_sam(model), image_processor=image_processor(model), device=model.device
     )
 
     def generate(image: np.ndarray) -> list[dict[str, Any]]:
@@ -125,7 +125,8 @@ def _parameters(model: SAMModel, config: GeneratorConfig) -> Mapping[str, Any]:
     }
 
 
-def _image_processor(model: SAMModel) -> SamImageProcessor:
+def image_processor(model: SAMModel) -> SamImageProcessor:
+    """What prepares images, and prompts, for a model of that size."""
     side = model.imgsz
     return SamImageProcessor(
         size={"longest_edge": side},

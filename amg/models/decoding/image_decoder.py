@@ -24,9 +24,12 @@ from amg.models.modules.prompt_encoder import PromptEncoder
 from amg.ops.threads import map_in_threads
 
 # Of all prompts that are decoded together on a CPU: what a thread's cache holds the fast decoder's
-# arrays of; what is 800 MB of the plain decoder's.
+# arrays of, with the tokens of a point; what is 800 MB of the plain decoder's.
 _CACHED_PIXELS = 8192
 _PLAIN_PIXELS = 65536
+_N_OUTPUTS, _POINT_TOKENS = 5, 2
+# The fast decoder's products grow with the square of a prompt's tokens, the plain one's hardly.
+_MOST_FAST_TOKENS = 16
 
 
 def bytes_per_point(size_hw: tuple[int, int], on_cpu: bool) -> int:
@@ -70,9 +73,11 @@ class ImageDecoder:
         """The candidates of N prompts: sparse (N, T, C) and, it may be, masks (N, 1, 4h, 4w).
 
         `best_only`: of three masks a prompt that of the highest predicted IoU.
-        Prompts with masks share no pixels: they are decoded the plain way.
+        Prompts with masks share no pixels: they are decoded the plain way. So are prompts of many
+        tokens, for which it is the shorter.
         """
-        is_plain = self._plain or masks is not None
+        n_tokens = sparse.shape[1]
+        is_plain = self._plain or masks is not None or n_tokens > _MOST_FAST_TOKENS
         # What prompts share is computed here, not by each thread.
         decode = self._decode_plainly if is_plain else partial(self._decode_fast, self._shared)
 
@@ -80,7 +85,8 @@ class ImageDecoder:
             decoded, upscale = decode(sparse[some], None if masks is None else masks[some])
             return self._predict(decoded, upscale, pred_iou_thresh, multimask_output, best_only)
 
-        chunks = self._chunks(len(sparse), _PLAIN_PIXELS if is_plain else _CACHED_PIXELS)
+        cached = _CACHED_PIXELS * (_N_OUTPUTS + _POINT_TOKENS) // (_N_OUTPUTS + n_tokens)
+        chunks = self._chunks(len(sparse), _PLAIN_PIXELS if is_plain else cached)
         parts = [work(chunk) for chunk in chunks] if is_plain else map_in_threads(work, chunks)
         for chunk, part in zip(chunks, parts, strict=True):
             part.prompt_index.add_(chunk.start)
