@@ -140,16 +140,25 @@ class ImageResult:
     candidates: tuple[Mask, ...] | None = None
 
     def to_annotations(self) -> list[dict[str, Any]]:
-        """Give the list of dicts that `SamAutomaticMaskGenerator.generate` gives with COCO RLE."""
+        """Give the list of dicts that `SamAutomaticMaskGenerator.generate` gives with COCO RLE.
+
+        `point_coords` are the points that were asked with: none where it was a box or a mask.
+        """
         return [
             {
                 "segmentation": {"size": list(mask.rle.size_hw), "counts": mask.rle.counts},
                 "area": mask.area,
                 "bbox": list(mask.bbox_xywh),
                 "predicted_iou": mask.predicted_iou,
-                "point_coords": [list(mask.point_xy)],
+                "point_coords": [list(point) for point in _points_xy(mask)],
                 "stability_score": mask.stability_score,
                 "crop_box": list(mask.crop_box_xywh),
             }
             for mask in self.masks
         ]
+
+
+def _points_xy(mask: Mask) -> tuple[tuple[float, float], ...]:
+    if mask.prompt is not None:
+        return mask.prompt.points_xy
+    return () if mask.point_xy is None else (mask.point_xy,)

@@ -23,7 +23,7 @@ def as_pixels(image: AnyImage, name: str = "image") -> np.ndarray:
     if isinstance(image, str | PathLike):
         return _read(image, name)
     if isinstance(image, Image.Image):
-        return convert_image(image)
+        return _convert(image, name)
     _check_array(image, name)
     return image
 
@@ -36,6 +36,13 @@ def _read(path: str | PathLike[str], name: str) -> np.ndarray:
         return decode_image(read_location(path)).rgb
     except ImageError as error:
         raise ImageError(error.status, f"{name}: {path}: {error.message}") from error
+
+
+def _convert(image: Image.Image, name: str) -> np.ndarray:
+    try:
+        return convert_image(image)
+    except ImageError as error:
+        raise ImageError(error.status, f"{name}: {error.message}") from error
 
 
 def _check_array(image: np.ndarray, name: str) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from amg import GeneratorConfig, ImageError, MaskGenerator
 from amg.evaluate.parity import compare_annotations
@@ -146,6 +147,20 @@ def test_images_prepared_in_threads_give_the_same_masks(small_nano, small_photos
     assert (alone.size_hw, len(alone.masks)) == (coffee.shape[:2], len(expected[1]))
     n_crops = 1 if layers == 0 else 5
     assert prepared[0].nbytes == n_crops * small_nano.imgsz**2 * 3  # its crops are square, as it is
+
+
+def test_images_of_pillow_and_paths_give_what_their_arrays_give(small_nano, small_photos, tmp_path):
+    photo = small_photos["cat"]
+    Image.fromarray(photo).save(tmp_path / "cat.png")
+    generator = MaskGenerator(small_nano, _config({"points_per_side": 3}))
+    expected = generator.generate(photo).masks
+    assert expected
+    for image in (Image.fromarray(photo), tmp_path / "cat.png", str(tmp_path / "cat.png")):
+        assert generator.generate(image).masks == expected
+        assert generator.generate(generator.prepare(image)).masks == expected
+    with pytest.raises(ImageError, match=r"images\[1\]: .*dog.png") as caught:
+        generator.generate_batch([photo, tmp_path / "dog.png"])
+    assert caught.value.status == "missing"
 
 
 def test_images_of_many_crops_are_not_prepared(small_nano, small_photos, monkeypatch):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from amg import GeneratorConfig, MaskGenerator
+from amg.errors import ConfigError
 from amg.evaluate.parity import compare_annotations
 from amg.models.zoo.registry import MODELS
 
 pytest.importorskip("benchmarks.original_sam2")
-from benchmarks.original_sam2 import original_generator
+from benchmarks.original_sam2 import original_generator, original_predictor
 from tests.models.small_sam2 import prompted_twins
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
@@ -120,6 +121,51 @@ def test_the_defaults_are_the_originals():
             ours = GeneratorConfig().for_model(spec.generator_defaults)
             for key in known:
                 assert getattr(ours, key) == original[key].default, (name, key)
+
+
+@pytest.mark.parametrize("use_m2m", [False, True])
+def test_masks_have_the_originals_object_scores(models, photos, use_m2m):
+    """A point's score is that of its prompt, or of its second look; a threshold filters by it."""
+    ours, theirs = models
+    image = np.ascontiguousarray(photos["astronaut"][SHAPES["tall"]])
+    some = config({"use_m2m": use_m2m, "points_per_side": 4, **ALL_BOXES})
+    scores = []
+    hook = theirs.sam_mask_decoder.register_forward_hook(
+        lambda *call: scores.extend(call[2][3].flatten().tolist())
+    )
+    original_generator(theirs, some).generate(image)
+    hook.remove()
+    every = MaskGenerator(ours, some).generate(image).masks
+    found = np.array([mask.object_score for mask in every])
+    assert np.abs(found[:, None] - np.array(scores)).min(axis=1).max() < 1e-4
+    assert len(set(found.round(4))) > 3
+    middle = float(np.median(found))
+    kept = MaskGenerator(ours, some.model_copy(update={"object_score_thresh": middle}))
+    assert kept.generate(image).masks == tuple(m for m in every if m.object_score >= middle)
+
+
+def test_the_object_score_of_a_point_is_its_own(models, photos):
+    ours, theirs = models
+    image = np.ascontiguousarray(photos["cat"])
+    predictor = original_predictor(theirs)
+    predictor.set_image(image)
+    found = MaskGenerator(ours, config({"points_per_side": 3, **ALL_BOXES})).generate(image).masks
+    assert len(found) >= 3
+    for mask in found:
+        expected = []
+        hook = theirs.sam_mask_decoder.register_forward_hook(
+            lambda *call: expected.append(call[2][3].item())  # noqa: B023
+        )
+        predictor.predict(np.array([mask.point_xy]), np.array([1]))
+        hook.remove()
+        assert mask.object_score == pytest.approx(expected[0], abs=1e-4)
+
+
+def test_models_without_an_object_score_cannot_filter_by_it(nano, models):
+    asked = GeneratorConfig(object_score_thresh=0.0)
+    with pytest.raises(ConfigError, match="object_score_thresh: nano gives no object score"):
+        MaskGenerator(nano, asked)
+    MaskGenerator(models[0], asked)
 
 
 @pytest.mark.parametrize("case", ["every box", "m2m, every box", "crops, one mask a point"])
