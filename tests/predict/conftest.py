@@ -7,7 +7,8 @@ import skimage.data
 import torch
 
 import amg
-from amg.models.families.build import build_mobile_sam
+from amg.models.families.build import build_tiny_sam
+from amg.models.families.sizes import MOBILE_SAM
 from benchmarks.original import original_sam as with_original_modules
 from tests.models.oracles import SIZE_PX, our_sam
 from tests.models.parity import randomise
@@ -34,7 +35,7 @@ def sam_pair(model):
 
 
 def small_mobile_sam():
-    model = build_mobile_sam()
+    model = build_tiny_sam(MOBILE_SAM)
     model.set_imgsz(SIZE_PX)
     return randomise(model).eval()
 
