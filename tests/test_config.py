@@ -10,6 +10,7 @@ from amg.config import Config, load_config
 from amg.models.zoo.registry import MODELS
 
 BEYOND_THE_ORIGINALS = {
+    "object_score_thresh",
     "points_follow_aspect",
     "crop_skip_image",
     "mask_nms_thresh",
@@ -138,7 +139,7 @@ def test_what_is_beyond_the_originals_is_off_and_of_no_model():
         assert not BEYOND_THE_ORIGINALS & spec.generator_defaults.keys()
     off = GeneratorConfig()
     assert not (off.points_follow_aspect or off.crop_skip_image or off.find_parents)
-    assert not (off.keep_candidates or off.min_area or off.max_area)
+    assert not (off.keep_candidates or off.min_area or off.max_area or off.object_score_thresh)
     assert off.mask_nms_thresh == off.max_area_fraction == 1
 
 

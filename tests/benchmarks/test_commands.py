@@ -6,7 +6,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from amg import ConfigError
-from benchmarks import contender, gpu, peers, record, speed
+from benchmarks import boxes, contender, gpu, peers, record, speed
 from benchmarks.peers import choose_peers
 from benchmarks.stages import OTHER, STAGES
 from tests.benchmarks.runs import DEVICE_RUN
@@ -125,3 +125,13 @@ def test_a_peer_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr(peers, "version", absent)
     with pytest.raises(ConfigError, match="original needs segment-anything: pip install"):
         choose_peers("nano")
+
+
+def test_boxes_beside_the_original(photo):
+    printed = run(boxes.main, photo, "--boxes", 5, "--imgsz", 224)
+    name, _, n_boxes, ours_s, theirs_s, _, _, alike = (
+        printed.splitlines()[-1].strip("| ").split(" | ")
+    )
+    assert (name, n_boxes) == ("coins.png", "5")
+    assert float(ours_s) > 0 and float(theirs_s) > 0
+    assert alike.startswith("5, ")

@@ -28,6 +28,7 @@ KINDS = {
     "points": lambda rng, hw, low: _points(rng, hw, [1, 0, 1]),
     "points, padded": lambda rng, hw, low: _points(rng, hw, [1, 0, -1, -1]),
     "many points": lambda rng, hw, low: _points(rng, hw, [1, 0] * 10),
+    "too many for the fast way": lambda rng, hw, low: _points(rng, hw, [1, 0] * 20),
     "box": lambda rng, hw, low: _box(rng, hw),
     "box, points": lambda rng, hw, low: _box(rng, hw) | _points(rng, hw, [1, 0]),
     "mask": lambda rng, hw, low: _mask(rng, low),
