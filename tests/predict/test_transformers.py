@@ -69,6 +69,7 @@ def test_answers_are_those_of_transformers(small_nano, theirs, twelve_photos, ca
             output.pred_masks,
             inputs["original_sizes"][i : i + 1].tolist(),
             inputs["reshaped_input_sizes"][i : i + 1].tolist(),
+            binarize=False,
         )[0]
         parts = masks, output.iou_scores[0], output.pred_masks[0]
         assert len(masks) == len(asked[i])

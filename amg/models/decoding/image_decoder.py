@@ -28,8 +28,8 @@ from amg.ops.threads import map_in_threads
 _CACHED_PIXELS = 8192
 _PLAIN_PIXELS = 65536
 _N_OUTPUTS, _POINT_TOKENS = 5, 2
-# The fast decoder's products grow with the square of a prompt's tokens, the plain one's hardly. With
-# 32 it is still three times faster on a CPU, for three times the arithmetic.
+# The fast decoder's products grow with the square of a prompt's tokens, the plain one's hardly.
+# With 32 it is three times faster, on a CPU, for three times the arithmetic.
 _MOST_FAST_TOKENS = 32
 
 
