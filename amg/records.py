@@ -67,6 +67,13 @@ class Mask:
     object_score: float | None = None
 
     @property
+    def points_xy(self) -> tuple[tuple[float, float], ...]:
+        """The points that were asked with: none for a box alone."""
+        if self.point_xy is not None:
+            return (self.point_xy,)
+        return () if self.prompt is None else self.prompt.points_xy
+
+    @property
     def prompt_id(self) -> str | None:
         """The asker's name of the prompt."""
         return None if self.prompt is None else self.prompt.prompt_id
@@ -150,15 +157,9 @@ class ImageResult:
                 "area": mask.area,
                 "bbox": list(mask.bbox_xywh),
                 "predicted_iou": mask.predicted_iou,
-                "point_coords": [list(point) for point in _points_xy(mask)],
+                "point_coords": [list(point) for point in mask.points_xy],
                 "stability_score": mask.stability_score,
                 "crop_box": list(mask.crop_box_xywh),
             }
             for mask in self.masks
         ]
-
-
-def _points_xy(mask: Mask) -> tuple[tuple[float, float], ...]:
-    if mask.prompt is not None:
-        return mask.prompt.points_xy
-    return () if mask.point_xy is None else (mask.point_xy,)

@@ -9,7 +9,7 @@ import numpy as np
 
 from amg.evaluate.iou import pairwise_iou
 from amg.ops import rle
-from amg.records import Mask
+from amg.records import Mask, Prompt
 
 MIN_IOU = 0.999
 MIN_IOU_FOUND = 0.9
@@ -67,8 +67,7 @@ def compare_masks(reference: Sequence[Mask], ours: Sequence[Mask]) -> ParityRepo
         max_score_difference=max(differences, default=0.0),
         max_box_difference_px=float(max(box_differences, default=0.0)),
         same_places=all(
-            np.allclose(a.point_xy, b.point_xy) and a.crop_box_xywh == b.crop_box_xywh
-            for a, b in twins
+            _same_points(a, b) and a.crop_box_xywh == b.crop_box_xywh for a, b in twins
         ),
     )
 
@@ -102,13 +101,26 @@ def read_annotations(annotations: Sequence[Mapping[str, Any]]) -> list[Mask]:
             bbox_xywh=tuple(annotation["bbox"]),
             predicted_iou=annotation["predicted_iou"],
             stability_score=annotation["stability_score"],
-            point_xy=tuple(annotation["point_coords"][0]),
+            **_asked(annotation["point_coords"]),
             crop_box_xywh=tuple(annotation["crop_box"]),
             crop_layer=0,
             level=0,
         )
         for annotation in annotations
     ]
+
+
+def _asked(points: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """What a mask keeps of the points that it was asked with: they may be none, or several."""
+    points_xy = tuple((x, y) for x, y in points)
+    if len(points_xy) == 1:
+        return {"point_xy": points_xy[0]}
+    return {"point_xy": None, "prompt": Prompt(points_xy=points_xy)}
+
+
+def _same_points(first: Mask, second: Mask) -> bool:
+    points, others = first.points_xy, second.points_xy
+    return len(points) == len(others) and np.allclose(points, others)
 
 
 def _difference(first: float, second: float) -> float:

@@ -92,7 +92,7 @@ def annotation(picture: Picture, entry: NumberedMask, segmentation: Any) -> dict
         "score": exact(mask.predicted_iou),
         "predicted_iou": exact(mask.predicted_iou),
         "stability_score": exact(mask.stability_score),
-        "point_coords": [[exact(value) for value in mask.point_xy]],
+        "point_coords": [[exact(value) for value in point] for point in mask.points_xy],
         "crop_box": list(mask.crop_box_xywh),
         "crop_layer": mask.crop_layer,
         "level": mask.level,

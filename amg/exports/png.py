@@ -39,7 +39,7 @@ def _metadata(index: int, entry: NumberedMask) -> list[object]:
         index,
         mask.area,
         *map(exact, mask.bbox_xywh),
-        *map(exact, mask.point_xy),
+        *(map(exact, mask.point_xy) if mask.point_xy is not None else ("", "")),
         exact(mask.predicted_iou),
         exact(mask.stability_score),
         *mask.crop_box_xywh,

@@ -55,5 +55,5 @@ def _annotation(entry: NumberedMask) -> dict[str, Any]:
         "predicted_iou": exact(mask.predicted_iou),
         "stability_score": exact(mask.stability_score),
         "crop_box": list(mask.crop_box_xywh),
-        "point_coords": [[exact(value) for value in mask.point_xy]],
+        "point_coords": [[exact(value) for value in point] for point in mask.points_xy],
     }

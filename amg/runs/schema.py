@@ -1,14 +1,14 @@
 """The row: one image with all its masks, and its Arrow schema."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from amg.records import Mask, Rle
+from amg.records import Mask, Prompt, Rle
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 Status = Literal[
     "ok", "empty", "decode_error", "missing", "unreachable", "too_large", "oom", "crashed"
@@ -17,7 +17,13 @@ FAILED: frozenset[str] = frozenset(get_args(Status)) - {"ok", "empty"}
 
 _BOX_XYWH = pa.list_(pa.float32(), 4)
 _POINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])
-_MASK = pa.struct(
+_PROMPT = pa.struct(
+    [
+        ("box", pa.list_(pa.float32(), 4)),
+        ("points", pa.list_(pa.struct([*_POINT, ("label", pa.int8())]))),
+    ]
+)
+_MASK_TO_2 = pa.struct(
     [
         ("counts", pa.large_string()),
         ("area", pa.int32()),
@@ -31,6 +37,17 @@ _MASK = pa.struct(
         ("parent", pa.int32()),
     ]
 )
+_MASK = pa.struct(
+    [
+        *_MASK_TO_2,
+        ("prompt_id", pa.string()),
+        ("prompt", _PROMPT),
+        ("category", pa.string()),
+        ("score", pa.float32()),
+        ("object_score", pa.float32()),
+    ]
+)
+_PROMPT_ERROR = pa.struct([("prompt_id", pa.string()), ("error", pa.string())])
 _SECONDS = pa.struct([("decode", pa.float32()), ("encode", pa.float32()), ("masks", pa.float32())])
 
 SCHEMA = pa.schema(
@@ -46,19 +63,38 @@ SCHEMA = pa.schema(
         pa.field("masks", pa.list_(_MASK), nullable=False),
         pa.field("seconds", _SECONDS, nullable=False),
         pa.field("candidates", pa.list_(_MASK)),
+        pa.field("prompt_errors", pa.list_(_PROMPT_ERROR)),
     ],
     metadata={"amg.schema_version": SCHEMA_VERSION},
 )
 """One row an image. `counts` is compressed COCO RLE of a mask of (height, width), column-major;
 boxes are XYWH in pixels; `parent` is the index of the smallest mask that contains this one, null if
 there is none or none was looked for. `candidates` are the masks that NMS chose from, in the order
-of the prompts: null where they were not kept."""
+of the prompts: null where they were not kept. Of runs from prompts, masks have what was asked, its
+box XYXY in pixels, and the asker's own `prompt_id`, `category` and `score`; `prompt_errors` are the
+prompts that could not be asked. All these are null in other runs."""
 
-_ADDED_IN_2 = "candidates"
-READABLE = (SCHEMA, SCHEMA.remove(SCHEMA.get_field_index(_ADDED_IN_2)))
-"""The schemas of files that are read: this version's, and those before."""
 
-_PLAIN_COLUMNS = [name for name in SCHEMA.names if name not in ("masks", "seconds", "candidates")]
+def _readable() -> tuple[pa.Schema, ...]:
+    """The schemas of files that are read: this version's, and those before."""
+    of_2 = pa.schema([f for f in SCHEMA if f.name != "prompt_errors"])
+    for name in ("masks", "candidates"):
+        place = of_2.get_field_index(name)
+        of_2 = of_2.set(place, of_2.field(place).with_type(pa.list_(_MASK_TO_2)))
+    return SCHEMA, of_2, of_2.remove(of_2.get_field_index("candidates"))
+
+
+READABLE = _readable()
+_NESTED = ("masks", "seconds", "candidates", "prompt_errors")
+_PLAIN_COLUMNS = [name for name in SCHEMA.names if name not in _NESTED]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptError:
+    """A prompt that could not be asked, and why."""
+
+    prompt_id: str | None
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +103,7 @@ class ImageRow:
 
     `height` and `width` are after EXIF orientation; they, `source_mode` and `sha256` are None
     where the image could not be read that far. `error` says why a status is not ok. `candidates`
-    is None where they were not kept, or not read.
+    is None where they were not kept, or not read; `prompt_errors` in runs without prompts.
     """
 
     image_id: str
@@ -83,6 +119,7 @@ class ImageRow:
     encode_s: float = 0.0
     masks_s: float = 0.0
     candidates: tuple[Mask, ...] | None = None
+    prompt_errors: tuple[PromptError, ...] | None = None
 
 
 def to_table(rows: Sequence[ImageRow]) -> pa.Table:
@@ -95,34 +132,48 @@ def _row_values(row: ImageRow) -> dict[str, Any]:
     seconds = {"decode": row.decode_s, "encode": row.encode_s, "masks": row.masks_s}
     masks = [_mask_values(mask) for mask in row.masks]
     kept = None if row.candidates is None else [_mask_values(mask) for mask in row.candidates]
-    return {**values, "masks": masks, "seconds": seconds, "candidates": kept}
+    errors = None if row.prompt_errors is None else [asdict(error) for error in row.prompt_errors]
+    nested = {"masks": masks, "seconds": seconds, "candidates": kept, "prompt_errors": errors}
+    return {**values, **nested}
 
 
 def _mask_values(mask: Mask) -> dict[str, Any]:
-    x, y = mask.point_xy
     return {
         "counts": mask.rle.counts,
         "area": mask.area,
         "bbox": mask.bbox_xywh,
         "predicted_iou": mask.predicted_iou,
         "stability_score": mask.stability_score,
-        "point": {"x": x, "y": y},
+        "point": None if mask.point_xy is None else dict(zip("xy", mask.point_xy, strict=True)),
         "crop_box": mask.crop_box_xywh,
         "crop_layer": mask.crop_layer,
         "level": mask.level,
         "parent": mask.parent,
+        "prompt_id": mask.prompt_id,
+        "prompt": None if mask.prompt is None else _prompt_values(mask.prompt),
+        "category": mask.category,
+        "score": mask.score,
+        "object_score": mask.object_score,
+    }
+
+
+def _prompt_values(prompt: Prompt) -> dict[str, Any]:
+    points = zip(prompt.points_xy, prompt.labels, strict=True)
+    return {
+        "box": prompt.box_xyxy,
+        "points": [{"x": x, "y": y, "label": label} for (x, y), label in points],
     }
 
 
 def from_table(table: pa.Table) -> Iterator[ImageRow]:
     """Read rows back from an Arrow table of `SCHEMA`; numbers have the precision of the columns.
 
-    Without the column of candidates, as tables of version 1 are, rows have None.
+    What tables of older versions have no column for is None.
     """
     for values in table.to_pylist():
         size_hw = (values["height"], values["width"])
         seconds = values["seconds"]
-        candidates = values.get("candidates")
+        candidates, errors = values.get("candidates"), values.get("prompt_errors")
         yield ImageRow(
             **{name: values[name] for name in _PLAIN_COLUMNS},
             masks=_read_masks(values["masks"], size_hw),
@@ -130,6 +181,7 @@ def from_table(table: pa.Table) -> Iterator[ImageRow]:
             encode_s=seconds["encode"],
             masks_s=seconds["masks"],
             candidates=None if candidates is None else _read_masks(candidates, size_hw),
+            prompt_errors=None if errors is None else tuple(PromptError(**e) for e in errors),
         )
 
 
@@ -138,15 +190,33 @@ def _read_masks(masks: Sequence[dict[str, Any]], size_hw: tuple[int, int]) -> tu
 
 
 def _read_mask(values: dict[str, Any], size_hw: tuple[int, int]) -> Mask:
+    point = values["point"]
     return Mask(
         rle=Rle(size_hw, values["counts"]),
         area=values["area"],
         bbox_xywh=tuple(values["bbox"]),
         predicted_iou=values["predicted_iou"],
         stability_score=values["stability_score"],
-        point_xy=(values["point"]["x"], values["point"]["y"]),
+        point_xy=None if point is None else (point["x"], point["y"]),
         crop_box_xywh=tuple(values["crop_box"]),
         crop_layer=values["crop_layer"],
         level=values["level"],
         parent=values["parent"],
+        prompt=_read_prompt(values),
+        object_score=values.get("object_score"),
+    )
+
+
+def _read_prompt(values: dict[str, Any]) -> Prompt | None:
+    asked = values.get("prompt")
+    if asked is None:
+        return None
+    box, points = asked["box"], asked["points"] or ()
+    return Prompt(
+        box_xyxy=None if box is None else tuple(box),
+        points_xy=tuple((point["x"], point["y"]) for point in points),
+        labels=tuple(point["label"] for point in points),
+        prompt_id=values["prompt_id"],
+        category=values["category"],
+        score=values["score"],
     )

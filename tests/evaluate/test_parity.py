@@ -51,6 +51,8 @@ def test_one_pixel_of_1600_at_the_threshold_is_accepted():
         {"stability_score": float("nan")},
         {"bbox": [2.0, 0.0, 39.0, 39.0]},
         {"point_coords": [[3.5, 5.5]]},
+        {"point_coords": []},
+        {"point_coords": [[3.5, 4.5], [1.0, 2.0]]},
         {"crop_box": [0, 0, 50, 39]},
     ],
 )

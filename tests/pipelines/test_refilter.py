@@ -5,6 +5,7 @@ import shutil
 import signal
 from functools import partial
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from amg.cli import app
 from amg.config import load_config
 from amg.runs.folder import commit_file, read_commits, require_plan
 from amg.runs.results import open_run
+from amg.runs.schema import READABLE
 from amg.runs.shards import read_shard
 from amg.storage.stores import open_storage
 from pipelines.corpus.run import Run, retry_failed, summarize
@@ -252,15 +254,18 @@ def test_a_damaged_shard_is_left_and_named(stub_run, tmp_path):
 def test_runs_of_version_1_are_refiltered(stub_run, expected, tmp_path):
     source = shutil.copytree(stub_run, tmp_path / "source")
     for path in (source / "data").iterdir():
-        pq.write_table(pq.read_table(path).drop_columns(["candidates"]), path)
+        old = pa.Table.from_pylist(pq.read_table(path).to_pylist(), schema=READABLE[2])
+        pq.write_table(old, path)
     plan = json.loads((source / "plan.json").read_text())
     plan["identity"]["schema_version"] = "1"
     for key in ("min_area", "max_area", "find_parents", "keep_candidates", "mask_nms_thresh"):
         del plan["identity"]["generator"][key]
     (source / "plan.json").write_text(json.dumps(plan))
+    assert open_run(source).dataset().to_table().num_rows == open_run(source).tally.images
+    assert open_run(source).mask_table().num_rows == open_run(source).tally.masks
     refilter_run(source, tmp_path / "out", CHANGES)
     assert contents(tmp_path / "out") == expected
-    assert require_plan(open_storage(tmp_path / "out")).identity["schema_version"] == "2"
+    assert require_plan(open_storage(tmp_path / "out")).identity["schema_version"] == "3"
 
 
 def test_the_command(stub_run, expected, tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from amg.ops import rle
 from amg.records import Rle
 from amg.runs.folder import Plan, Tally, commit_file, shard_file, to_json
 from amg.runs.results import decode_mask, open_run
-from amg.runs.schema import SCHEMA, ImageRow
+from amg.runs.schema import READABLE, SCHEMA, ImageRow
 from amg.storage.stores import open_storage
 from benchmarks.synthetic_run import commit_rows, publish_rows
 
@@ -138,14 +139,17 @@ def test_a_mask_whose_parent_is_filtered_gets_the_next_ancestor(local):
     assert [mask.parent for mask in orphan] == [None]
 
 
-def test_shards_of_version_1_are_read_beside_others(local):
+@pytest.mark.parametrize("schema", READABLE[1:], ids=["version 2", "version 1"])
+def test_shards_of_older_versions_are_read_beside_others(schema, local):
     for shard in range(3):
         _commit(local, shard)
     path = local.root / shard_file(1, "good")
-    pq.write_table(pq.read_table(path).drop_columns(["candidates"]), path)
+    old = pa.Table.from_pylist(pq.read_table(path).to_pylist(), schema=schema)
+    pq.write_table(old, path)
     run = open_run(local.root)
     assert _ids(run.rows()) == [f"{i}.jpg" for i in range(5)]
     assert run.dataset().to_table().column("candidates").null_count == 5
+    assert run.mask_table(["category"]).column("category").null_count == run.tally.masks
 
 
 def test_a_run_that_goes_on_gives_what_is_there(local):

@@ -11,7 +11,8 @@ import pytest
 from amg import Mask, ShardError
 from amg.errors import StorageError
 from amg.ops import rle
-from amg.runs.schema import SCHEMA, ImageRow, from_table, to_table
+from amg.records import Prompt
+from amg.runs.schema import READABLE, SCHEMA, ImageRow, PromptError, from_table, to_table
 from amg.runs.shards import ShardWriter, check_shard, read_ids, read_shard, read_statuses
 from amg.storage.failpoints import ENVIRONMENT
 
@@ -56,6 +57,24 @@ def test_parents_and_candidates_survive_arrow_and_back():
     assert list(from_table(to_table(rows))) == rows
 
 
+def test_prompts_and_their_errors_survive_a_file(tmp_path):
+    box = (1.5, 2.5, 6.0, 5.0)
+    points = {"points_xy": ((2.5, 3.0), (4.0, 1.0)), "labels": (1, 0)}
+    prompts = [
+        Prompt(box_xyxy=box, prompt_id="17", category="cat", score=0.5),
+        Prompt(**points),
+        Prompt(box_xyxy=box, **points, prompt_id="x"),
+    ]
+    rows = [_row("a"), replace(_row("none", 0), prompt_errors=(PromptError("3", "no box"),))]
+    for name, prompt in zip("bcd", prompts, strict=True):
+        (mask,) = _row(name, 1).masks
+        asked = replace(mask, point_xy=None, prompt=prompt, object_score=-1.5)
+        rows.append(replace(_row(name), masks=(asked,), prompt_errors=()))
+    assert list(from_table(to_table(rows))) == rows
+    _write(tmp_path / "part.parquet", rows)
+    assert list(read_shard(tmp_path / "part.parquet")) == rows
+
+
 def _write(path, rows, metadata=None):
     with ShardWriter(path, metadata or {}) as shard:
         for row in rows:
@@ -69,7 +88,7 @@ def test_a_shard_holds_rows_and_metadata(tmp_path):
     assert list(read_shard(path)) == rows
     metadata = pq.read_schema(path).metadata
     assert metadata[b"amg.model"] == b"nano"
-    assert metadata[b"amg.schema_version"] == b"2"
+    assert metadata[b"amg.schema_version"] == b"3"
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
@@ -91,11 +110,11 @@ def test_candidates_are_read_where_they_are_wanted(tmp_path):
     assert list(read_shard(path)) == [replace(row, candidates=None) for row in rows]
 
 
-def test_files_of_version_1_are_read(tmp_path):
+@pytest.mark.parametrize("schema", READABLE[1:], ids=["version 2", "version 1"])
+def test_files_of_older_versions_are_read(schema, tmp_path):
     path = tmp_path / "part.parquet"
     rows = [_row("a"), FAILED]
-    old = to_table(rows).drop_columns(["candidates"])
-    pq.write_table(old.replace_schema_metadata({"amg.schema_version": "1"}), path)
+    pq.write_table(pa.Table.from_pylist(to_table(rows).to_pylist(), schema=schema), path)
     for candidates in (False, True):
         assert list(read_shard(path, candidates=candidates)) == rows
     with path.open("rb") as file:
@@ -205,6 +224,7 @@ def test_schema_names_are_the_contract():
         "masks",
         "seconds",
         "candidates",
+        "prompt_errors",
     ]
     assert SCHEMA.field("candidates").type == SCHEMA.field("masks").type
     mask = SCHEMA.field("masks").type.value_type
@@ -219,4 +239,10 @@ def test_schema_names_are_the_contract():
         "crop_layer": "int8",
         "level": "int8",
         "parent": "int32",
+        "prompt_id": "string",
+        "prompt": "struct<box: fixed_size_list<item: float>[4], "
+        "points: list<item: struct<x: float, y: float, label: int8>>>",
+        "category": "string",
+        "score": "float",
+        "object_score": "float",
     }
