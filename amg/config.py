@@ -206,6 +206,8 @@ class RunConfig(_Strict):
     prefetch_bytes: int = Field(default=2**30, ge=1)
     """Images that may wait for the model; one larger than this waits alone. Each thread may go over
     it, by the crops of one image and by a copy, four bytes a pixel, that Pillow resizes."""
+    multimask: bool = False
+    """Of each prompt keep all three masks, not the one of the best predicted IoU."""
     max_image_pixels: int = Field(default=2**28, ge=1)
     """Images with more pixels become rows with status too_large."""
     drain_s: float = Field(default=20.0, ge=0)

@@ -23,6 +23,7 @@ from amg.runs.folder import (
     CONFIG,
     INPUTS,
     PLAN,
+    PROMPTS,
     REFILTERED,
     Commit,
     Plan,
@@ -158,7 +159,8 @@ def _prepare(origin: Origin, storage: Storage, config: Config, *, approximate: b
     if found is None:
         if storage.size(CONFIG) is not None:
             raise RunError(f"{storage.url(CONFIG)} is there, and no run wrote it: take another one")
-        _copy_inputs(open_patiently(origin.address), storage)
+        for name in (INPUTS, PROMPTS) if origin.plan.has_prompts else (INPUTS,):
+            _copy(name, open_patiently(origin.address), storage)
         storage.write(PLAN, to_json(plan))
     elif found.fingerprint != plan.fingerprint:
         said = "; ".join(differences(found.identity, what))
@@ -178,15 +180,15 @@ def _check_not_itself(storage: Storage, origin: Origin) -> None:
         raise ConfigError(f"{storage.url()}: a run cannot be made of itself: give another folder")
 
 
-def _copy_inputs(source: Storage, target: Storage) -> None:
-    with source.open(INPUTS) as file, target.staged(INPUTS) as staged:
+def _copy(name: str, source: Storage, target: Storage) -> None:
+    with source.open(name) as file, target.staged(name) as staged:
         try:
             with staged.open("wb") as copy:
                 shutil.copyfileobj(file, copy)
         except OSError as error:
-            text = f"cannot write {target.url(INPUTS)}: {error.strerror or error}"
+            text = f"cannot write {target.url(name)}: {error.strerror or error}"
             raise StorageError(text, passing=is_passing(error)) from error
-        target.publish(staged, INPUTS)
+        target.publish(staged, name)
 
 
 def _make_setup(storage: Storage, plan: Plan, config: Config, origin: Origin) -> WorkerSetup:

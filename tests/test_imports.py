@@ -47,7 +47,8 @@ ALLOWED = {
     # From locations to what a run's folder holds, to those who read it.
     "amg.storage": set(),
     "amg.inputs": {"amg.storage"},
-    "amg.runs": {"amg.inputs", "amg.ops", "amg.storage"},
+    "amg.prompts": {"amg.config", "amg.inputs", "amg.storage"},
+    "amg.runs": {"amg.inputs", "amg.ops", "amg.prompts", "amg.storage"},
     "amg.exports": {"amg.ops", "amg.runs", "amg.storage"},
     "amg.evaluate": {"amg.ops", "amg.runs", "amg.storage"},
     "amg.view": {"amg.ops"},

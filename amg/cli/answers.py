@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from amg.runs.folder import PromptCounts, Tally
+
 answers = Console(highlight=False, emoji=False)
 
 
@@ -38,3 +40,11 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def show_facts(facts: Mapping[str, str]) -> None:
     """What is known of one thing, a line each."""
     show_table(("", ""), [*facts.items()])
+
+
+def describe_prompts(counts: PromptCounts, tally: Tally) -> str:
+    """What has become of a run's prompts."""
+    n = tally.prompt_errors
+    return (
+        f"{counts}; {n} could not be asked: their rows' prompt_errors say why" if n else str(counts)
+    )

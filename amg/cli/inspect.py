@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amg.cli.answers import say, show_facts, show_json, show_table
+from amg.cli.answers import describe_prompts, say, show_facts, show_json, show_table
 from amg.cli.options import (
     EXIT_INCOMPLETE,
     EXIT_SOME_FAILED,
@@ -45,6 +45,7 @@ def _facts(found: "RunStatus") -> dict[str, str]:
         "state": _state(found),
         "images": f"{tally.images} of {found.n_images} ({counts or 'none'})",
         "masks": str(tally.masks),
+        **({} if found.prompts is None else {"prompts": describe_prompts(found.prompts, tally)}),
         "shards": f"{found.n_committed} of {found.n_shards}",
         "rate": "?" if found.images_per_s is None else f"{found.images_per_s:.2f} images/s",
         "began": _moment(found.began),

@@ -91,6 +91,14 @@ RemapOption = Annotated[
     list[str] | None,
     typer.Option(help="OLD=NEW: what was planned below OLD is below NEW now. Repeatable."),
 ]
+PromptsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        help="Ask these boxes and points instead of a grid: COCO JSON, a table (.parquet, .csv, "
+        ".jsonl), a folder of YOLO labels, or a run, whose masks' boxes are asked.",
+    ),
+]
 EngineOption = Annotated[str | None, typer.Option(help="local (processes here) or ray.")]
 AddressOption = Annotated[
     str | None,

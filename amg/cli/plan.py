@@ -1,5 +1,6 @@
 """`amg plan`: what a run would do."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,12 +17,14 @@ from amg.cli.options import (
     LimitOption,
     ModelOption,
     OnDuplicateOption,
+    PromptsOption,
     SetOption,
     UriColumnOption,
     resolve_config,
 )
 from amg.config import Config
 from amg.inputs.sources import SourceOptions
+from amg.runs.folder import PromptCounts
 
 if TYPE_CHECKING:
     from pipelines.corpus.listing import Listing
@@ -34,6 +37,7 @@ def plan(
     config: ConfigOption = None,
     set_: SetOption = None,
     limit: LimitOption = None,
+    prompts: PromptsOption = None,
     id_column: IdColumnOption = None,
     uri_column: UriColumnOption = None,
     image_column: ImageColumnOption = None,
@@ -54,7 +58,8 @@ def plan(
         model={"name": model, "checkpoint": checkpoint},
         run={"on_duplicate": on_duplicate, "allow": allow or None},
     )
-    job = Job(inputs, resolved, SourceOptions(id_column, uri_column, image_column), limit)
+    options = SourceOptions(id_column, uri_column, image_column)
+    job = Job(inputs, resolved, options, limit, prompts=prompts)
     listing, resolved = survey(job)
     values = _values(listing, resolved, seconds_per_image)
     if as_json:
@@ -64,11 +69,12 @@ def plan(
 
 
 def _values(listing: "Listing", config: Config, seconds_per_image: float | None) -> dict[str, Any]:
-    size, generator = config.run.images_per_shard, config.generator
+    size, generator, asked = config.run.images_per_shard, config.generator, listing.asked
     return {
         "n_images": listing.n_images,
         "n_bytes": listing.n_bytes,
         "n_of_unknown_size": listing.n_unknown,
+        "prompts": None if asked is None else asdict(asked.counts(listing.n_images)),
         "n_later_of_an_id": listing.n_later,
         "on_duplicate": config.run.on_duplicate,
         "n_shards": -(-listing.n_images // size),
@@ -83,7 +89,9 @@ def _values(listing: "Listing", config: Config, seconds_per_image: float | None)
 
 def _facts(values: dict[str, Any]) -> dict[str, str]:
     unknown, points = values["n_of_unknown_size"], values["points_per_side"]
+    asked = values["prompts"]
     grid = f"{points} x {points} points" if points else "explicit points"
+    layers = f"{values['crop_n_layers']} layers of crops"
     time = "run a few (--limit 20), then give --seconds-per-image"
     if values["worker_s"] is not None:
         hours, each = values["worker_s"] / 3600, values["seconds_per_image"]
@@ -95,7 +103,8 @@ def _facts(values: dict[str, Any]) -> dict[str, str]:
         "images": str(values["n_images"]),
         "bytes": f"{values['n_bytes'] / 1e6:.1f} MB{of_unknown_size}",
         **({"duplicates": later} if values["n_later_of_an_id"] else {}),
+        **({"prompts": str(PromptCounts(**asked))} if asked else {}),
         "shards": f"{shards} (run.images_per_shard)",
-        "model": f"{values['model']}, {grid}, {values['crop_n_layers']} layers of crops",
+        "model": values["model"] if asked else f"{values['model']}, {grid}, {layers}",
         "time": time,
     }

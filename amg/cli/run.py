@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amg.cli.answers import describe_prompts
 from amg.cli.options import (
     EXIT_INCOMPLETE,
     EXIT_SOME_FAILED,
@@ -27,6 +28,7 @@ from amg.cli.options import (
     OutOption,
     OverwriteOption,
     PrecisionOption,
+    PromptsOption,
     RemapOption,
     RunArgument,
     SetOption,
@@ -74,6 +76,10 @@ def run(
     config: ConfigOption = None,
     set_: SetOption = None,
     limit: LimitOption = None,
+    prompts: PromptsOption = None,
+    multimask: Annotated[
+        bool, typer.Option("--multimask", help="Keep three masks of each prompt, not the best.")
+    ] = False,
     id_column: IdColumnOption = None,
     uri_column: UriColumnOption = None,
     image_column: ImageColumnOption = None,
@@ -99,6 +105,8 @@ def run(
 ) -> None:
     """Segment images; write one row for each to Parquet shards under OUT. Resumes what OUT holds.
 
+    With --prompts, masks are answers to what is asked of each image.
+
     Exit codes: 0 all images done, 3 done but some failed (their rows say why), 4 stopped: the same
     command goes on, 6 cannot go on before what is named is mended, 2 bad usage, 5 storage failed.
     """
@@ -115,6 +123,7 @@ def run(
         },
         generator={"memory_budget": memory_budget, "keep_candidates": keep_candidates or None},
         run={
+            "multimask": multimask or None,
             "max_failure_rate": max_failure_rate,
             "on_duplicate": on_duplicate,
             "allow": allow or None,
@@ -135,6 +144,7 @@ def run(
         remap=remap or (),
         overwrite=overwrite,
         slice_=parse_slice(slice_),
+        prompts=prompts,
     )
     with RunDisplay(errors, progress) as display:
         report = job.execute(_watch(display, metrics_port, metrics_address))
@@ -258,6 +268,8 @@ def describe(report: "RunReport") -> None:
         f"{tally.images} of {report.n_images} images ({counts or 'none'}), {tally.masks} masks; "
         f"{report.n_committed} of {report.n_shards} shards"
     )
+    if report.prompts is not None:
+        errors.print(describe_prompts(report.prompts, tally))
     if report.refiltered_from is not None:
         how = ", approximately: a fresh run's masks may differ" if report.is_approximate else ""
         errors.print(f"refiltered from run {report.refiltered_from}{how}")

@@ -2,6 +2,7 @@
 
 OUT/plan.json             what is to be done, and with what: written when inputs.parquet is there
     inputs.parquet        the planned images in order; shard i is rows i * n to (i + 1) * n
+    prompts.parquet       of a run from prompts: what is asked, by planned row
     config.yaml           what decides the rows, and nothing of where and how they are made
     data/part-*.parquet   shards; only those that a commit names count
     commits/00042.json    one for each finished shard
@@ -27,6 +28,7 @@ from amg.storage.stores import Storage, read_all
 
 PLAN = "plan.json"
 INPUTS = "inputs.parquet"
+PROMPTS = "prompts.parquet"
 CONFIG = "config.yaml"
 REPORT = "report.json"
 SUCCESS = "_SUCCESS"
@@ -54,12 +56,33 @@ Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
+class PromptCounts:
+    """Prompts about planned images, and about none; images with prompts, and without."""
+
+    asked: int
+    without_image: int
+    images: int
+    images_without: int
+
+    def __str__(self) -> str:
+        said = f"{self.asked} prompts about {self.images} images"
+        if self.images_without:
+            said += f"; {self.images_without} images have none"
+        if self.without_image:
+            said += f"; {self.without_image} prompts more are about no image of the run"
+        return said
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run is to do. `identity` is all that decides its rows, `fingerprint` its sha256.
 
     A shard's rows depend on nothing else: a folder takes no work of another fingerprint.
     `n_bytes` are those of the images whose size was known without a request. `has_secrets`: URLs
     of images have a user, password or query, which the folder does not hold.
+
+    Of a run from prompts: their counts, and the numbers of their categories; `has_uncategorised`:
+    some have no category.
     """
 
     run_id: str
@@ -69,6 +92,14 @@ class Plan:
     n_bytes: int
     images_per_shard: int
     has_secrets: bool = False
+    prompts: PromptCounts | None = None
+    categories: Mapping[str, int] = field(default_factory=dict)
+    has_uncategorised: bool = False
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether its masks are answers to prompts, and not what a grid of points finds."""
+        return self.prompts is not None
 
     @property
     def n_shards(self) -> int:
@@ -83,7 +114,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts and seconds of some rows; tallies add up."""
+    """Counts and seconds of some rows; tallies add up. `prompt_errors` could not be asked."""
 
     images: int = 0
     masks: int = 0
@@ -91,6 +122,7 @@ class Tally:
     decode_s: float = 0.0
     encode_s: float = 0.0
     masks_s: float = 0.0
+    prompt_errors: int = 0
 
     @property
     def failed(self) -> int:
@@ -113,13 +145,15 @@ class Tally:
             self.decode_s + other.decode_s,
             self.encode_s + other.encode_s,
             self.masks_s + other.masks_s,
+            self.prompt_errors + other.prompt_errors,
         )
 
     @staticmethod
     def of(row: ImageRow) -> "Tally":
         """The tally of one row."""
-        counts = {row.status: 1}
-        return Tally(1, len(row.masks), counts, row.decode_s, row.encode_s, row.masks_s)
+        counts, n_errors = {row.status: 1}, len(row.prompt_errors or ())
+        seconds = row.decode_s, row.encode_s, row.masks_s
+        return Tally(1, len(row.masks), counts, *seconds, n_errors)
 
     @staticmethod
     def total(tallies: "Iterable[Tally]") -> "Tally":
@@ -183,6 +217,8 @@ def _from_json(data: bytes, kind: type[Record], where: str) -> Record:
         names = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
         if "tally" in values:
             values["tally"] = Tally(**values["tally"])
+        if values.get("prompts") is not None:
+            values["prompts"] = PromptCounts(**values["prompts"])
         return kind(**{name: values[name] for name in names if name in values})
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{where}: no valid {kind.__name__.lower()}: {error!r}") from error

@@ -92,9 +92,13 @@ class RunResults:
         `mask_id` is the index in its image's list; `columns`: which of the mask's fields, or all.
         In memory, some 200 bytes a mask with its counts.
         """
-        batches = self.dataset().to_batches(columns=["image_id", "height", "width", "masks"])
+        return pa.Table.from_batches(self.mask_batches(columns), _mask_schema(columns))
+
+    def mask_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The same in parts."""
         schema = _mask_schema(columns)
-        return pa.Table.from_batches([_explode(b, schema) for b in batches if len(b)], schema)
+        batches = self.dataset().to_batches(columns=["image_id", "height", "width", "masks"])
+        return (_explode(batch, schema) for batch in batches if len(batch))
 
     def to_table(self, columns: list[str] | None = None) -> pa.Table:
         """Some columns of all rows, in memory."""

@@ -8,12 +8,12 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from itertools import islice
 
 import numpy as np
 
 from amg.errors import ConfigError
+from amg.inputs.ids import hash_ids
 from amg.inputs.sources import ImageSource
 from amg.runs.spool import SourceSpool
 
@@ -33,15 +33,6 @@ class Later:
     row: int
     image_id: str
     nth: int
-
-
-def hash_ids(ids: Sequence[str]) -> np.ndarray:
-    """Eight bytes for each."""
-    return np.fromiter(map(_hash, ids), np.uint64, len(ids))
-
-
-def _hash(image_id: str) -> int:
-    return int.from_bytes(blake2b(image_id.encode(), digest_size=8).digest(), "little")
 
 
 def find_later(hashes: np.ndarray, list_ids: ListIds) -> Iterator[Later]:

@@ -13,25 +13,28 @@ import numpy as np
 
 from amg.config import Config
 from amg.inputs.allowed import settle
+from amg.inputs.ids import hash_ids
 from amg.inputs.moved import Move, planned_location, present_location, with_planned_names
 from amg.inputs.sources import ImageSource, SourceOptions, list_sources
 from amg.runs.folder import REPORT_PAGES
 from amg.runs.spool import CompleteInputs
 from amg.storage.urls import as_sent, bare, from_bytes, to_bytes
 from pipelines.corpus import duplicates
+from pipelines.corpus.prompts import PromptListing
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a user asks for: which images, and what to do with them."""
+    """What a user asks for: which images, what to do with them, and what to ask of them."""
 
     inputs: Sequence[str]
     config: Config
     options: SourceOptions = SourceOptions()
     limit: int | None = None
     moves: Sequence[Move] = ()
+    prompts: str | None = None
 
     def sources(self, listing: "Listing | None" = None) -> Iterator[ImageSource]:
         """The images, in order, with the names that the plan has, and where they are listed now."""
@@ -48,7 +51,7 @@ class Listing:
     """What streaming over the inputs adds up to.
 
     `n_unknown` images are of unknown size, `n_later` had an id that was there before. `id_hashes`
-    are sorted.
+    are sorted. `asked` is of the prompts, where there are any.
     """
 
     n_images: int = 0
@@ -57,6 +60,7 @@ class Listing:
     n_later: int = 0
     sha256: str = ""
     has_secrets: bool = False
+    asked: PromptListing | None = None
     id_hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def count_later(self, n: int) -> None:
@@ -120,7 +124,7 @@ def list_inputs(
             complete.add(listing.n_images, planned, [_present(s, job.moves) for s in present])
         for source in planned:
             digest.add(source)
-        hashes.append(duplicates.hash_ids([source.image_id for source in planned]))
+        hashes.append(hash_ids([source.image_id for source in planned]))
         listing.n_images += len(planned)
         listing.n_bytes += sum(source.size or 0 for source in planned)
         listing.n_unknown += sum(source.size is None for source in planned)

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
-
 from amg.config import Config
 from amg.inputs.sources import ImageSource
 from amg.records import ImageResult
@@ -25,12 +23,16 @@ class HasBytes(Protocol):
 class Segmenter(Protocol):
     """What a worker needs of a mask generator."""
 
-    def prepare(self, image: np.ndarray) -> HasBytes:
-        """What an image (H, W, 3) uint8 RGB needs of the CPU before the device; in threads."""
+    @property
+    def prepare(self) -> Callable[..., HasBytes]:
+        """Does what an image (H, W, 3) uint8 RGB needs of the CPU before the device; in threads.
+
+        In runs from prompts the image's prompts are the second argument.
+        """
         ...
 
     def generate_batch(self, images: list[Any]) -> list[ImageResult]:
-        """Segment images, prepared or (H, W, 3) uint8 RGB."""
+        """Segment images that were prepared; masks of prompts say which they answer."""
         ...
 
     def with_smaller_batches(self) -> "Segmenter | None":
@@ -76,6 +78,8 @@ class WorkerSetup:
     weights_sha256: str | None
     metadata: Mapping[str, str] = field(default_factory=dict)
     witness: ImageSource | None = None
+    has_prompts: bool = False
+    """The images' prompts are in the run's folder."""
     again: frozenset[str] = FAILED
     """Statuses of the rows of a committed shard that are done again."""
 

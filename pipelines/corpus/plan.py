@@ -7,7 +7,7 @@ takes no work of another fingerprint.
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from itertools import chain
 from typing import Any
@@ -19,12 +19,14 @@ from amg.config import OF_THE_CALL, Config, GeneratorConfig
 from amg.errors import RunError, StorageError
 from amg.inputs.allowed import settle
 from amg.models.zoo.registry import MODELS, locate_weights
+from amg.prompts.files import PromptSource
 from amg.runs.folder import (
     COMMITS,
     CONFIG,
     EVENTS,
     INPUTS,
     PLAN,
+    PROMPTS,
     REFILTERED,
     REPORT,
     SUCCESS,
@@ -34,12 +36,14 @@ from amg.runs.folder import (
     to_json,
 )
 from amg.runs.planned import INPUTS_SCHEMA, PlannedInputs, SourceTable, to_table
+from amg.runs.prompts import open_prompts
 from amg.runs.schema import SCHEMA_VERSION
-from amg.runs.spool import CompleteInputs
+from amg.runs.spool import CompleteInputs, SourceSpool
 from amg.storage.access import is_passing
 from amg.storage.stores import Storage
 from pipelines.corpus.duplicates import refuse_duplicates
 from pipelines.corpus.listing import Job, Listing, hash_planned, list_inputs, measure
+from pipelines.corpus.prompts import hash_prompts, list_prompts, write_prompts
 
 _SHOWN = 5
 
@@ -64,8 +68,11 @@ def settle_paths(config: Config) -> Config:
     return config.model_copy(update={"run": run})
 
 
-def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[str, Any]:
+def identity(
+    config: Config, weights_sha256: str, inputs_sha256: str, prompts_sha256: str | None = None
+) -> dict[str, Any]:
     """All that decides a run's rows and their places."""
+    asked = {"sha256": prompts_sha256, "multimask": config.run.multimask}
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs_sha256": inputs_sha256,
@@ -80,6 +87,7 @@ def identity(config: Config, weights_sha256: str, inputs_sha256: str) -> dict[st
             "images_per_shard": config.run.images_per_shard,
             "max_image_pixels": config.run.max_image_pixels,
         },
+        **({} if prompts_sha256 is None else {"prompts": asked}),
     }
 
 
@@ -110,16 +118,21 @@ def prepare(
     """
     config, weights_sha256 = resolve(job.config)
     found = None if overwrite else read_plan(storage)
+    prompts = None if job.prompts is None else open_prompts(job.prompts)
     if found is not None:
         listing = _list_again(job, complete)
-        _compare(found, identity(config, weights_sha256, listing.sha256), listing, job, storage)
+        asked = None if prompts is None else hash_prompts(prompts)
+        now = identity(config, weights_sha256, listing.sha256, asked)
+        _compare(found, now, listing, job, storage)
         if storage.size(CONFIG) is None:  # the planner was killed in between
             storage.write(CONFIG, as_yaml(config))
         return found, config
     if storage.size(CONFIG) is not None and storage.size(PLAN) is None:
         raise RunError(f"{storage.url(CONFIG)} is there, and no run wrote it: take another folder")
-    listing = _write_inputs(job, storage, complete, overwrite=overwrite)
-    what = identity(config, weights_sha256, listing.sha256)
+    listing = _write_inputs(job, storage, complete, prompts, overwrite=overwrite)
+    asked = listing.asked
+    asked_sha256 = None if asked is None else asked.sha256
+    what = identity(config, weights_sha256, listing.sha256, asked_sha256)
     plan = Plan(
         run_id=uuid.uuid4().hex[:12],
         fingerprint=fingerprint(what),
@@ -128,6 +141,9 @@ def prepare(
         n_bytes=listing.n_bytes,
         images_per_shard=config.run.images_per_shard,
         has_secrets=listing.has_secrets,
+        prompts=None if asked is None else asked.counts(listing.n_images),
+        categories={} if asked is None else asked.categories,
+        has_uncategorised=asked is not None and asked.has_uncategorised,
     )
     storage.write(PLAN, to_json(plan))
     storage.write(CONFIG, as_yaml(config))
@@ -160,21 +176,33 @@ def as_yaml(config: Config) -> bytes:
 def survey(job: Job) -> tuple[Listing, Config]:
     """List the inputs and check what a run would need, writing nothing. Raises as `prepare`."""
     config, _ = resolve(job.config)
+    prompts = None if job.prompts is None else open_prompts(job.prompts)
     listing, n_bytes, n_unknown = Listing(), 0, 0
-    for batch in list_inputs(job, listing):
-        sizes = [measure(source).size for source in batch]
-        n_bytes += sum(size or 0 for size in sizes)
-        n_unknown += sizes.count(None)
-    listing.n_bytes, listing.n_unknown = n_bytes, n_unknown
-    refuse_duplicates(listing.id_hashes, lambda: _list_ids(job))
+    with SourceSpool() as spool:
+        for batch in list_inputs(job, listing):
+            sizes = [measure(source).size for source in batch]
+            n_bytes += sum(size or 0 for size in sizes)
+            n_unknown += sizes.count(None)
+            if prompts is not None:
+                spool.write(batch)
+        listing.n_bytes, listing.n_unknown = n_bytes, n_unknown
+        refuse_duplicates(listing.id_hashes, lambda: _list_ids(job))
+        if prompts is not None:
+            listing.asked = list_prompts(prompts, spool, listing.n_images)
     return listing, config
 
 
 def _write_inputs(
-    job: Job, storage: Storage, complete: CompleteInputs | None, *, overwrite: bool
+    job: Job,
+    storage: Storage,
+    complete: CompleteInputs | None,
+    prompts: PromptSource | None,
+    *,
+    overwrite: bool,
 ) -> Listing:
+    """Write what is to be done, images and prompts, and only then delete what was there."""
     listing = Listing()
-    with storage.staged(INPUTS) as staged:
+    with storage.staged(INPUTS) as staged, storage.staged(PROMPTS) as asked:
         try:
             with pq.ParquetWriter(staged, INPUTS_SCHEMA, compression="zstd") as writer:
                 for batch in list_inputs(job, listing, complete):
@@ -185,8 +213,13 @@ def _write_inputs(
         with staged.open("rb") as file:
             written = SourceTable(file, storage.url(INPUTS))
             refuse_duplicates(listing.id_hashes, written.ids)
+            if prompts is not None:
+                where = storage.url(PROMPTS)
+                listing.asked = write_prompts(asked, where, prompts, written, listing.n_images)
         if overwrite:
-            clear(storage, but=staged.name)
+            clear(storage, but=(staged.name, asked.name))
+        if prompts is not None:
+            storage.publish(asked, PROMPTS)
         storage.publish(staged, INPUTS)
     return listing
 
@@ -200,7 +233,9 @@ def check_config(plan: Plan, config: Config) -> None:
     planned = plan.identity
     if REFILTERED in planned:
         raise RunError("made by refilter: do this to the run that it was made from, then refilter")
-    now = identity(config, planned["model"]["weights_sha256"], planned["inputs_sha256"])
+    asked = planned.get("prompts", {}).get("sha256")
+    weights, inputs = planned["model"]["weights_sha256"], planned["inputs_sha256"]
+    now = identity(config, weights, inputs, asked)
     if fingerprint(now) != plan.fingerprint:
         raise RunError(f"not the run that was planned ({'; '.join(differences(planned, now))})")
 
@@ -281,15 +316,15 @@ def _short(value: object) -> str:
     return text if len(text) <= 24 else f"{text[:20]}..."
 
 
-def clear(storage: Storage, but: str | None = None) -> None:
-    """Begin anew. Only what runs write is deleted: the folder may hold more, and the file `but`.
+def clear(storage: Storage, but: Collection[str] = ()) -> None:
+    """Begin anew. Only what runs write is deleted: the folder may hold more, and the files `but`.
 
     Commits go first, so that none is left over for another plan; the plan goes last, so that a
     clearing that was broken off is known for one.
     """
-    files = [name for name in list_run_files(storage) if name != but]
+    files = [name for name in list_run_files(storage) if name not in but]
     storage.delete(name for name in files if name.startswith(COMMITS))
     storage.delete(files)
     if storage.size(PLAN) is not None:
-        storage.delete([SUCCESS, REPORT, EVENTS, INPUTS, CONFIG])
+        storage.delete([SUCCESS, REPORT, EVENTS, INPUTS, PROMPTS, CONFIG])
         storage.delete([PLAN])

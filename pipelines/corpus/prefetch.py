@@ -1,7 +1,6 @@
 """Reading ahead: while the model works, threads read, decode and prepare, within a budget."""
 
 import hashlib
-import logging
 import threading
 import time
 from collections import deque
@@ -15,13 +14,13 @@ from amg.config import RunConfig
 from amg.errors import ImageError
 from amg.inputs.images import decode_image
 from amg.inputs.sources import ImageSource
+from amg.records import Prompt
 from amg.runs.schema import ImageRow
+from pipelines.corpus.asking import Question
 from pipelines.corpus.messages import HasBytes
 
-logger = logging.getLogger(__name__)
-
-Prepare = Callable[[np.ndarray], HasBytes]
-"""What an image (H, W, 3) uint8 RGB needs before the model, done in threads."""
+Ask = Callable[[int, np.ndarray], Question]
+"""What is asked of the image of an index, (H, W, 3) uint8 RGB, prepared for it; in threads."""
 
 Read = Callable[[ImageSource], bytes]
 """The bytes of a source's file, in threads; raises ImageError, and StorageError to end it all."""
@@ -29,11 +28,15 @@ Read = Callable[[ImageSource], bytes]
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """A row that lacks its masks, and the image to make them from: None if it cannot be read."""
+    """A row that lacks its masks, and the image to make them from.
+
+    There is no image if it cannot be read, or if nothing is asked of it.
+    """
 
     index: int
     row: ImageRow
     image: HasBytes | None
+    prompts: tuple[Prompt, ...] | None = None
 
 
 class ByteBudget:
@@ -105,7 +108,7 @@ def load_ahead(
     sources: Iterable[tuple[int, ImageSource]],
     config: RunConfig,
     read: Read,
-    prepare: Prepare,
+    ask: Ask,
     announce: Callable[[int], None] = lambda _: None,
 ) -> Generator[LoadedImage]:
     """Read, decode and prepare (index, source) pairs, in order, ahead of who takes them.
@@ -122,7 +125,7 @@ def load_ahead(
         for turn, (index, source) in enumerate(sources):
             announce(index)
             place = _Place(budget, turn)
-            waiting.append((place, pool.submit(_load, index, source, place, config, read, prepare)))
+            waiting.append((place, pool.submit(_load, index, source, place, config, read, ask)))
             if len(waiting) > ahead:
                 yield _take(waiting)
         while waiting:
@@ -145,33 +148,27 @@ def _load(
     place: _Place,
     config: RunConfig,
     read: Read,
-    prepare: Prepare,
+    ask: Ask,
 ) -> LoadedImage:
     """One image; whatever is wrong with it goes into its row."""
     started = time.perf_counter()
     row = ImageRow(source.image_id, source.uri, status="empty")
-    image = None
+    question = Question(None)
     try:
         data = read(source)
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
         decoded = decode_image(data, max_pixels=config.max_image_pixels, admit=place.enter)
         height, width, _ = decoded.rgb.shape
         row = replace(row, height=height, width=width, source_mode=decoded.source_mode)
-        image = _prepared(decoded.rgb, prepare)
-        place.charge(image.nbytes)
+        question = ask(index, decoded.rgb)
+        row = replace(row, prompt_errors=question.errors)
+        if question.image is not None:
+            place.charge(question.image.nbytes)
     except ImageError as error:
         row = replace(row, status=error.status, error=str(error))
     finally:
-        if image is None:
+        if question.image is None:
             place.leave()
     decode_s = time.perf_counter() - started - place.waited_s
-    return LoadedImage(index, replace(row, decode_s=decode_s), image)
-
-
-def _prepared(rgb: np.ndarray, prepare: Prepare) -> HasBytes:
-    try:
-        return prepare(rgb)
-    # Whatever it is, it comes again where the image is segmented, and there makes a row.
-    except Exception:
-        logger.debug("an image could not be prepared", exc_info=True)
-        return rgb
+    row = replace(row, decode_s=decode_s)
+    return LoadedImage(index, row, question.image, question.prompts)

@@ -19,9 +19,11 @@ from amg.inputs.moved import parse_moves
 from amg.inputs.sources import ImageSource, SourceOptions
 from amg.runs.folder import (
     CONFIG,
+    PROMPTS,
     REFILTERED,
     Commit,
     Plan,
+    PromptCounts,
     Tally,
     read_commits,
     require_plan,
@@ -40,7 +42,7 @@ from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
 from pipelines.corpus.plan import check_config, prepare, settle_paths, take_inputs
 from pipelines.corpus.state import OnState
 from pipelines.corpus.witness import find_witness, spread
-from pipelines.corpus.worker import make_generator, segmenting
+from pipelines.corpus.worker import make_generator, make_prompted, segmenting
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class RunReport:
 
     `failed_shards` could not be done and are left for the next run, `stopped` says why the run
     ended early. `session_images` were done in `session_s` by the driver that wrote this, which had
-    no more to do if `session_is_done`: others may still be at other slices. `refiltered_from` is
+    no more to do if `session_is_done`: others may still be at other slices. `prompts` are counted
+    where it is from prompts. `refiltered_from` is
     the run whose stored rows it was made of, `is_approximate` whether a fresh one may differ.
     """
 
@@ -66,6 +69,7 @@ class RunReport:
     session_is_done: bool = False
     refiltered_from: str | None = None
     is_approximate: bool = False
+    prompts: PromptCounts | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -80,7 +84,8 @@ class Run:
     run without talking to each other. `remap` (OLD=NEW, paths or URLs) says that what was planned
     below OLD is below NEW now: it is read there, and is the same. `make_generator` replaces the
     model: it gives a `pipelines.corpus.messages.Segmenter`, and must be importable by name where
-    the workers live.
+    the workers live. `prompts`: a file, a folder of labels or a run, as docs/prompts.md has them;
+    its boxes and points are asked, and no grid.
     """
 
     def __init__(
@@ -94,15 +99,18 @@ class Run:
         remap: Sequence[str] = (),
         overwrite: bool = False,
         slice_: tuple[int, int] = (0, 1),
-        make_generator: MakeGenerator = make_generator,
+        make_generator: MakeGenerator | None = None,
+        prompts: str | os.PathLike[str] | None = None,
     ) -> None:
         names, moves = [os.fspath(i) for i in inputs], parse_moves(remap)
-        self.job = Job(names, config or Config(), options, limit, moves)
+        asked = None if prompts is None else os.fspath(prompts)
+        self.job = Job(names, config or Config(), options, limit, moves, asked)
         self.storage = open_patiently(out)
         if overwrite and slice_ != (0, 1):
             raise ConfigError("--overwrite would delete what other slices do: begin without slices")
         self._overwrite, self._slice = overwrite, slice_
-        self._make_worker = segmenting(make_generator)
+        make = make_generator or default_generator(has_prompts=asked is not None)
+        self._make_worker = segmenting(make)
 
     def execute(self, watch: OnState = lambda _: None) -> RunReport:
         """Segment every planned image that has no committed row yet; `watch` sees how it goes.
@@ -129,6 +137,11 @@ class Run:
             )
 
 
+def default_generator(*, has_prompts: bool) -> MakeGenerator:
+    """What makes the segmenters of a run, from prompts or without."""
+    return make_prompted if has_prompts else make_generator
+
+
 def retry_failed(
     run: str | os.PathLike[str],
     *,
@@ -139,7 +152,7 @@ def retry_failed(
     limit: int | None = None,
     remap: Sequence[str] = (),
     change: Callable[[Config], Config] = lambda config: config,
-    make_generator: MakeGenerator = make_generator,
+    make_generator: MakeGenerator | None = None,
     watch: OnState = lambda _: None,
 ) -> RunReport:
     """Do the failed rows of a run's committed shards again; good rows are taken over unchanged.
@@ -175,7 +188,8 @@ def retry_failed(
                 f"{storage.url()}: addresses of its images had a user, password or query, such as "
                 "a signature, which a run does not keep: give its inputs again, after the run"
             )
-        setup = replace(make_setup(storage, plan, config, segmenting(make_generator)), again=again)
+        make = make_generator or default_generator(has_prompts=plan.has_prompts)
+        setup = replace(make_setup(storage, plan, config, segmenting(make)), again=again)
         todo = list(earlier)
         return work(
             storage, lease, plan, setup, commits, todo, watch, signals, earlier, complete=complete
@@ -221,6 +235,7 @@ def make_setup(
         make_worker=make_worker,
         fingerprint=plan.fingerprint,
         weights_sha256=model["weights_sha256"],
+        has_prompts=plan.has_prompts,
         metadata={
             "amg.version": version("amg"),
             "amg.run": plan.run_id,
@@ -249,6 +264,8 @@ def work(
     earlier = [commits[shard].tally for shard in earlier_files or ()]
     taken_over = sum(tally.images - tally.count(setup.again) for tally in earlier)
     if todo:
+        if plan.has_prompts and storage.size(PROMPTS) is None:
+            raise RunError(f"{storage.url(PROMPTS)} is missing: --overwrite begins anew")
         allow = setup.config.run.allow
         setup = replace(setup, witness=look_for_witness(storage, plan, complete, allow))
     driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files, complete)
@@ -293,6 +310,7 @@ def summarize(run: str | os.PathLike[str]) -> RunReport:
         tally,
         refiltered_from=origin.get("run_id"),
         is_approximate=origin.get("approximate", False),
+        prompts=plan.prompts,
     )
 
 

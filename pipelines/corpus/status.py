@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amg.runs.events import read_events
-from amg.runs.folder import REFILTERED, Tally, read_commits, require_plan
+from amg.runs.folder import REFILTERED, PromptCounts, Tally, read_commits, require_plan
 from amg.storage.patient import open_patiently
 from amg.storage.stores import Storage
 from pipelines.corpus.holders import Holder, find_holders
@@ -42,6 +42,7 @@ class RunStatus:
     last_event: float | None
     refiltered_from: str | None
     is_approximate: bool
+    prompts: PromptCounts | None = None
 
 
 def look_at(run: str | os.PathLike[str]) -> RunStatus:
@@ -71,6 +72,7 @@ def look_at(run: str | os.PathLike[str]) -> RunStatus:
         last_event=log.last_event,
         refiltered_from=origin.get("run_id"),
         is_approximate=origin.get("approximate", False),
+        prompts=plan.prompts,
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -10,12 +11,14 @@ from amg.errors import AmgError, RleError
 from amg.ops import rle
 from amg.ops.processes import map_in_processes, workers_for
 from amg.records import Mask
-from amg.runs.folder import SUCCESS, Commit, Plan, Tally, read_commits, require_plan
+from amg.runs.folder import REFILTERED, SUCCESS, Commit, Plan, Tally, read_commits, require_plan
 from amg.runs.planned import PlannedInputs
-from amg.runs.schema import ImageRow
+from amg.runs.prompts import PlannedPrompts
+from amg.runs.schema import FAILED, ImageRow
 from amg.runs.shards import read_shard
 from amg.runs.watching import OnItems
 from amg.storage.patient import open_patiently
+from amg.storage.stores import Storage
 
 _SHOWN_PER_SHARD = 5
 
@@ -41,8 +44,8 @@ def verify(
     """Compare each commit with its file, and each file with the plan; then the whole.
 
     Checked: a commit for every shard, the file's sha256, its rows' ids against the plan in order,
-    its counts, and each mask's RLE: valid, of the image's size and with the stored area; and that
-    parents are masks of the image, and larger.
+    its counts, and each mask's RLE: valid, of the image's size and with the stored area; that
+    parents are masks of the image, and larger; and that each prompt has a mask or an error.
 
     workers: processes that share the shards; None: one for each core, where there are many. `watch`
     hears of shards done, of how many, and that they are shards.
@@ -79,11 +82,12 @@ def _check(run: str, plan: Plan, commit: Commit) -> Verdict:
             if _sha256(file) != commit.sha256:
                 problems.append(f"{commit.file}: its sha256 is not that of the commit")
             file.seek(0)
-            tally = Tally()
-            for row in read_shard(file, commit.file, candidates=True):
+            tally, asked = Tally(), _prompt_ids(storage, plan, commit.shard)
+            for number, row in enumerate(read_shard(file, commit.file, candidates=True)):
                 rows.append(row.image_id)
                 tally += Tally.of(row)
                 problems += _check_row(row)
+                problems += _check_answers(row, asked.get(number, []))
         problems += _check_counts(plan, commit, rows, tally, run)
     except AmgError as error:
         problems.append(str(error))
@@ -118,6 +122,23 @@ def _check_row(row: ImageRow) -> Iterator[str]:
         for index, mask in enumerate(masks):
             if problem := _problem_of(mask, masks):
                 yield f"{row.image_id}: {name}[{index}]: {problem}"
+
+
+def _prompt_ids(storage: Storage, plan: Plan, shard: int) -> dict[int, list[str | None]]:
+    """What was asked, by the place in the shard; nothing of runs whose masks were filtered."""
+    if not plan.has_prompts or REFILTERED in plan.identity:
+        return {}
+    rows = plan.shard_rows(shard)
+    with closing(PlannedPrompts(storage)) as prompts:
+        found = prompts.read(rows)
+    return {row - rows.start: [p.prompt_id for p, _ in some] for row, some in found.items()}
+
+
+def _check_answers(row: ImageRow, asked: Sequence[str | None]) -> Iterator[str]:
+    answered = {mask.prompt_id for mask in row.masks}
+    answered |= {error.prompt_id for error in row.prompt_errors or ()}
+    if row.status not in FAILED and (lost := [name for name in asked if name not in answered]):
+        yield f"{row.image_id}: prompt {lost[0]!r} has neither mask nor error"
 
 
 def _problem_of(mask: Mask, masks: Sequence[Mask]) -> str | None:

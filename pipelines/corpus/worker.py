@@ -13,6 +13,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from amg.config import Config
 from amg.errors import (
     BlockedRunError,
@@ -23,8 +25,9 @@ from amg.errors import (
 )
 from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
-from amg.records import ImageResult
-from amg.runs.folder import DATA, attempt_file, read_plan, shard_file, to_json
+from amg.records import ImageResult, Prompt
+from amg.runs.folder import DATA, Plan, attempt_file, read_plan, shard_file, to_json
+from amg.runs.prompts import PlannedPrompts
 from amg.runs.schema import ImageRow
 from amg.runs.shards import ShardWriter, check_shard, read_shard, read_statuses
 from amg.storage.access import is_passing
@@ -32,6 +35,13 @@ from amg.storage.failpoints import reach
 from amg.storage.patient import open_patiently
 from amg.storage.retry import read_with_backoff
 from amg.storage.stores import Storage
+from pipelines.corpus.asking import (
+    Question,
+    ask_grid,
+    ask_prompts,
+    prepared_again,
+    unanswered,
+)
 from pipelines.corpus.messages import (
     MakeGenerator,
     MakeWorker,
@@ -47,6 +57,7 @@ from pipelines.corpus.witness import InputReader
 
 if TYPE_CHECKING:
     from amg.generate.generator import MaskGenerator
+    from amg.models.interface import PromptableModel
 
 logger = logging.getLogger(__name__)
 _MAX_REASON_CHARS = 200
@@ -59,10 +70,15 @@ def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None)
     """Load the model of a configuration, and put a generator around it."""
     # A worker that is given another segmenter starts without torch.
     from amg.generate.generator import MaskGenerator  # noqa: PLC0415
+
+    return MaskGenerator(_load(config), config.generator, heartbeat=heartbeat)
+
+
+def _load(config: Config) -> "PromptableModel":
     from amg.models.zoo.load import load_model  # noqa: PLC0415
 
     wanted = config.model
-    model = load_model(
+    return load_model(
         wanted.name,
         checkpoint=wanted.checkpoint,
         device=wanted.device,
@@ -70,7 +86,11 @@ def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None)
         precision=wanted.precision,
         compile=wanted.compile,
     )
-    return MaskGenerator(model, config.generator, heartbeat=heartbeat)
+
+
+def make_prompted(config: Config, heartbeat: Callable[[], None] = lambda: None) -> Segmenter:
+    """Load the model of a configuration, to be asked by prompts."""
+    raise NotImplementedError
 
 
 def segmenting(make_generator: MakeGenerator) -> MakeWorker:
@@ -98,7 +118,9 @@ class Worker:
         self._reported_at = self._busy_at = 0.0
         self._inputs = InputReader(setup.witness, setup.config.run.allow)
         self._unread_in_a_row = 0
-        _check_place(setup, self._storage)
+        self._plan = _check_place(setup, self._storage)
+        self._prompts = PlannedPrompts(self._storage) if setup.has_prompts else None
+        self._asked: dict[int, list[tuple[Prompt, bool]]] = {}
         self._generator = make_generator(setup.config, self._beat)
         _check_weights(self._generator, setup.weights_sha256)
 
@@ -111,6 +133,7 @@ class Worker:
         """
         self._progress = Progress(task.attempt)
         self._mark(task)  # a durable sign of this attempt: it counts if nobody survives it
+        self._asked = self._read_prompts(task)
         reach("shard.begun")
         with closing(self._counted(task)) as rows:
             return publish_shard(self._storage, self._setup, task, rows, lambda: self._progress)
@@ -125,6 +148,19 @@ class Worker:
         """Write down durably which attempt this is, and which images are in flight."""
         name = attempt_file(task.shard, task.attempt)
         self._storage.write(name, to_json(self._progress))
+
+    def _read_prompts(self, task: ShardTask) -> dict[int, list[tuple[Prompt, bool]]]:
+        """The prompts of a task's images, by index. Raises StorageError, RunError."""
+        if (prompts := self._prompts) is None:
+            return {}
+        rows = self._plan.shard_rows(task.shard)
+        found = read_with_backoff(lambda: prompts.read(rows))
+        return {row - rows.start: asked for row, asked in found.items()}
+
+    def _ask(self, index: int, rgb: np.ndarray) -> Question:
+        if self._prompts is None:
+            return ask_grid(self._generator.prepare, rgb)
+        return ask_prompts(self._generator.prepare, self._asked.get(index, ()), rgb)
 
     def _rows(self, task: ShardTask) -> Generator[ImageRow]:
         """One row for each source of the task, in order."""
@@ -177,9 +213,7 @@ class Worker:
 
     def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
         with closing(
-            load_ahead(
-                sources, self._config, self._inputs.read, self._generator.prepare, self._touch
-            )
+            load_ahead(sources, self._config, self._inputs.read, self._ask, self._touch)
         ) as loaded:
             while batch := list(islice(loaded, self._config.images_per_batch)):
                 self._check_inputs(batch)
@@ -223,7 +257,7 @@ class Worker:
             reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
         else:
             return [
-                loaded.row if loaded.image is None else _with_masks(loaded.row, next(results))
+                loaded.row if loaded.image is None else _with_masks(loaded, next(results))
                 for loaded in batch
             ]
         # Not sooner: the error's traceback held the arrays of the step that failed.
@@ -242,7 +276,7 @@ class Worker:
             return []
         self._busy_at = time.perf_counter()
         try:
-            return generator.generate_batch(images)
+            return generator.generate_batch([prepared_again(image) for image in images])
         finally:
             self._count_busy()
 
@@ -334,8 +368,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     return said or isinstance(error, MemoryError)
 
 
-def _check_place(setup: WorkerSetup, storage: Storage) -> None:
-    """Another node may lack a mount, or a right, or hold another folder under the same name."""
+def _check_place(setup: WorkerSetup, storage: Storage) -> Plan:
+    """The plan; another node may lack a mount, or a right, or hold another folder of the name."""
     plan = read_plan(storage)
     if plan is None or plan.fingerprint != setup.fingerprint:
         what = "holds no run" if plan is None else "holds another run"
@@ -343,7 +377,7 @@ def _check_place(setup: WorkerSetup, storage: Storage) -> None:
     _check_writing(storage)
     witness = setup.witness
     if witness is None:
-        return
+        return plan
     try:
         read_with_backoff(lambda: read_source(witness, allow=setup.config.run.allow))
     except ImageError as error:
@@ -351,6 +385,7 @@ def _check_place(setup: WorkerSetup, storage: Storage) -> None:
             f"{witness.uri} can be read by the driver and not on {platform.node()}: {error}; "
             "is it mounted there?"
         ) from error
+    return plan
 
 
 def _check_writing(storage: Storage) -> None:
@@ -384,9 +419,14 @@ def _crashed(source: ImageSource, reason: str) -> ImageRow:
     return ImageRow(source.image_id, source.uri, status="crashed", error=reason[:_MAX_REASON_CHARS])
 
 
-def _with_masks(row: ImageRow, result: ImageResult) -> ImageRow:
+def _with_masks(loaded: LoadedImage, result: ImageResult) -> ImageRow:
+    errors = loaded.row.prompt_errors
+    if loaded.prompts is not None:
+        answered = [mask.prompt for mask in result.masks]
+        errors = (*(errors or ()), *unanswered(loaded.prompts, answered))
     return replace(
-        row,
+        loaded.row,
+        prompt_errors=errors,
         status="ok" if result.masks else "empty",
         masks=result.masks,
         candidates=result.candidates,

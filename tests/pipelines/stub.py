@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,35 +47,9 @@ class StubGenerator:
         self.heartbeat()
         time.sleep(self.sleep_s)
         self._wait_at_the_gate()
-        first = tuple(int(v) for v in image[0, 0])
-        if first == KILL:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if first == HANG:
-            time.sleep(1000)
-        if first == STUCK:
-            Path(os.environ[STUCK_VARIABLE]).touch()
-            # In native code that does not let go of Python's lock: no thread runs any more.
-            ctypes.PyDLL(None).sleep(1000)
-        if first == RAISE:
-            raise RuntimeError("a bug that this image finds")
-        if first == FULL:
-            raise MemoryError("no more")
+        _harm(image)
         grey = image.mean(axis=2)
-        (encoded,) = rle.encode_masks((grey > grey.mean())[None])
-        height, width = grey.shape
-        x, y, w, h = rle.pixel_box_xywh(encoded)
-        mask = Mask(
-            rle=encoded,
-            area=rle.area(encoded),
-            bbox_xywh=(x, y, max(0.0, w - 1), max(0.0, h - 1)),
-            predicted_iou=0.5,
-            stability_score=0.75,
-            point_xy=(width / 2, height / 2),
-            crop_box_xywh=(0, 0, width, height),
-            crop_layer=0,
-            level=1,
-        )
-        return [ImageResult((height, width), (mask,))][0]
+        return ImageResult(grey.shape, (_mask_of(grey > grey.mean()),))
 
     def _wait_at_the_gate(self):
         self.n_free -= 1
@@ -86,14 +61,93 @@ class StubGenerator:
         return None
 
 
+class PromptedStub(StubGenerator):
+    """One mask a prompt: the inside of its box, else the pixel of its first point."""
+
+    def __init__(self, heartbeat, n_masks=1):
+        super().__init__(heartbeat)
+        self.n_masks = n_masks
+
+    def prepare(self, image, prompts):
+        return AskedImage(image, tuple(prompts))
+
+    def _one(self, asked):
+        self.heartbeat()
+        time.sleep(self.sleep_s)
+        self._wait_at_the_gate()
+        _harm(asked.image)
+        masks = []
+        for prompt in asked.prompts:
+            bits = np.zeros(asked.image.shape[:2], bool)
+            x0, y0, x1, y1 = prompt.box_xyxy or (*prompt.points_xy[0], *prompt.points_xy[0])
+            bits[max(0, round(y0)) : max(1, round(y1)), max(0, round(x0)) : max(1, round(x1))] = 1
+            mask = replace(_mask_of(bits), point_xy=None, prompt=prompt, object_score=1.5)
+            masks += [replace(mask, level=i) for i in range(self.n_masks)]
+        return ImageResult(asked.image.shape[:2], tuple(masks))
+
+
+@dataclass(frozen=True)
+class AskedImage:
+    image: np.ndarray
+    prompts: tuple
+
+    @property
+    def nbytes(self):
+        return self.image.nbytes
+
+
+def _harm(image):
+    """Do to this process what the image says."""
+    first = tuple(int(v) for v in image[0, 0])
+    if first == KILL:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if first == HANG:
+        time.sleep(1000)
+    if first == STUCK:
+        Path(os.environ[STUCK_VARIABLE]).touch()
+        # In native code that does not let go of Python's lock: no thread runs any more.
+        ctypes.PyDLL(None).sleep(1000)
+    if first == RAISE:
+        raise RuntimeError("a bug that this image finds")
+    if first == FULL:
+        raise MemoryError("no more")
+
+
+def _mask_of(bits):
+    (encoded,) = rle.encode_masks(bits[None])
+    height, width = bits.shape
+    x, y, w, h = rle.pixel_box_xywh(encoded)
+    return Mask(
+        rle=encoded,
+        area=rle.area(encoded),
+        bbox_xywh=(x, y, max(0.0, w - 1), max(0.0, h - 1)),
+        predicted_iou=0.5,
+        stability_score=0.75,
+        point_xy=(width / 2, height / 2),
+        crop_box_xywh=(0, 0, width, height),
+        crop_layer=0,
+        level=1,
+    )
+
+
 def make_stub(config, heartbeat):
     """The stub as workers build it."""
+    _start()
+    return StubGenerator(heartbeat)
+
+
+def make_prompted_stub(config, heartbeat):
+    """The stub of runs from prompts."""
+    _start()
+    return PromptedStub(heartbeat, 3 if config.run.multimask else 1)
+
+
+def _start():
     how = os.environ.get(START_VARIABLE)
     if how == REFUSED:
         raise ConfigError("this worker is refused")
     if how == BROKEN:
         raise RuntimeError("a bug that this start finds,\nin two lines")
-    return StubGenerator(heartbeat)
 
 
 def save_image(path, seed, top_left=None, size_hw=(24, 32)):

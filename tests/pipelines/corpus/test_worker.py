@@ -23,6 +23,7 @@ from amg.records import ImageResult
 from amg.runs.folder import commit_file
 from amg.runs.shards import read_shard
 from amg.storage import stores
+from pipelines.corpus.asking import Question
 from pipelines.corpus.engines.local import LocalEngine
 from pipelines.corpus.messages import ShardTask, WorkerSetup
 from pipelines.corpus.prefetch import ByteBudget, load_ahead
@@ -161,6 +162,10 @@ def test_one_by_one_never_has_two_in_flight(tmp_path):
     assert max(len(report.in_flight) for report in reports) == 1
 
 
+def _as_it_is(_, rgb):
+    return Question(rgb)
+
+
 def test_images_are_announced_before_they_are_read(tmp_path):
     sources = list(enumerate(list_sources([_pictures(tmp_path, 6)])))
     announced = []
@@ -169,7 +174,7 @@ def test_images_are_announced_before_they_are_read(tmp_path):
         assert any(source.image_id == f"{i:02d}.png" for i in announced)
         return (tmp_path / source.image_id).read_bytes()
 
-    loaded = list(load_ahead(sources, RunConfig(), read, np.asarray, announced.append))
+    loaded = list(load_ahead(sources, RunConfig(), read, _as_it_is, announced.append))
     assert [image.index for image in loaded] == announced == list(range(6))
 
 
@@ -201,7 +206,7 @@ def test_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
     monkeypatch.setattr(ByteBudget, "change", counted_change)
     config = RunConfig(prefetch_bytes=budget, decode_threads=4)
     loaded = []
-    for image in load_ahead(sources, config, read_source, lambda rgb: rgb[:50]):
+    for image in load_ahead(sources, config, read_source, lambda _, rgb: Question(rgb[:50])):
         time.sleep(0.005)
         loaded.append(image)
     assert [int(image.image[0, 0, 0]) for image in loaded] == list(range(12))
@@ -214,12 +219,12 @@ def test_images_wait_for_room_that_prepared_ones_take(tmp_path):
     sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
     lock, alive, most = threading.Lock(), 0, 0
 
-    def prepare(rgb):
+    def prepare(_, rgb):
         nonlocal alive, most
         with lock:
             alive += 1
             most = max(most, alive)
-        return np.concatenate([rgb] * 10)  # 300,000 bytes
+        return Question(np.concatenate([rgb] * 10))  # 300,000 bytes
 
     config = RunConfig(prefetch_bytes=600_000, decode_threads=3)
     for i, _ in enumerate(load_ahead(sources, config, read_source, prepare)):
@@ -238,14 +243,14 @@ def test_bad_images_keep_their_turn(tmp_path):
         (folder / f"{i:02d}.png").write_bytes(b"")
     sources = list(enumerate(list_sources([folder])))
     config = RunConfig(prefetch_bytes=1, decode_threads=3)
-    loaded = list(load_ahead(sources, config, read_source, np.asarray))
+    loaded = list(load_ahead(sources, config, read_source, _as_it_is))
     assert [image.index for image in loaded if image.image is None] == [0, 3, 4]
 
 
 def test_leaving_early_ends_the_threads(tmp_path):
     before = threading.active_count()
     sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
-    loaded = load_ahead(sources, RunConfig(prefetch_bytes=1), read_source, np.asarray)
+    loaded = load_ahead(sources, RunConfig(prefetch_bytes=1), read_source, _as_it_is)
     next(loaded)
     loaded.close()
     assert threading.active_count() == before
