@@ -38,7 +38,11 @@ def _batches(file: OpenFile, *, is_csv: bool) -> Iterator[pa.RecordBatch]:
     if is_csv:
         # Ids such as 007 are text; what are numbers is known by the column.
         texts = {name: pa.large_string() for name in _KNOWN if name != "score"}
-        options = arrow_csv.ConvertOptions(column_types={**texts, "score": pa.float64()})
+        options = arrow_csv.ConvertOptions(
+            column_types={**texts, "score": pa.float64()},
+            null_values=[""],
+            strings_can_be_null=True,
+        )
         yield from arrow_csv.open_csv(file, convert_options=options)
         return
     table = open_table(file)

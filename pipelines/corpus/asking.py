@@ -29,10 +29,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Unprepared:
-    """An image (H, W, 3) uint8 RGB that could not be prepared: the error comes again, in a row."""
+    """An image (H, W, 3) uint8 RGB and its prompts, which could not be prepared in a thread."""
 
     rgb: np.ndarray
-    prepare: Callable[[np.ndarray], HasBytes]
+    prompts: tuple[Prompt, ...]
 
     @property
     def nbytes(self) -> int:
@@ -41,8 +41,8 @@ class Unprepared:
 
 
 def ask_grid(prepare: Callable[[np.ndarray], HasBytes], rgb: np.ndarray) -> Question:
-    """The question of a run without prompts."""
-    return Question(_prepared(prepare, rgb))
+    """The question of a run without prompts: its generator takes an image also as it is."""
+    return Question(_prepared(lambda: prepare(rgb), rgb))
 
 
 def ask_prompts(
@@ -60,22 +60,24 @@ def ask_prompts(
             prompts.append(asked)
         else:
             errors.append(PromptError(prompt.prompt_id, problem))
-    image = _prepared(lambda rgb: prepare(rgb, prompts), rgb) if prompts else None
+    image = None
+    if prompts:
+        image = _prepared(lambda: prepare(rgb, prompts), Unprepared(rgb, tuple(prompts)))
     return Question(image, tuple(prompts), tuple(errors))
 
 
-def _prepared(prepare: Callable[[np.ndarray], HasBytes], rgb: np.ndarray) -> HasBytes:
+def _prepared(prepare: Callable[[], HasBytes], otherwise: HasBytes) -> HasBytes:
     try:
-        return prepare(rgb)
+        return prepare()
     # Whatever it is, it comes again where the image is segmented, and there makes a row.
     except Exception:
         logger.debug("an image could not be prepared", exc_info=True)
-        return Unprepared(rgb, prepare)
+        return otherwise
 
 
-def prepared_again(image: Any) -> Any:
+def prepared_again(image: Any, prepare: Callable[..., HasBytes]) -> Any:
     """What the generator takes; raises what preparing an image has raised before."""
-    return image.prepare(image.rgb) if isinstance(image, Unprepared) else image
+    return prepare(image.rgb, image.prompts) if isinstance(image, Unprepared) else image
 
 
 def unanswered(prompts: Sequence[Prompt], answered: Sequence[Prompt | None]) -> list[PromptError]:

@@ -276,7 +276,8 @@ class Worker:
             return []
         self._busy_at = time.perf_counter()
         try:
-            return generator.generate_batch([prepared_again(image) for image in images])
+            prepared = [prepared_again(image, generator.prepare) for image in images]
+            return generator.generate_batch(prepared)
         finally:
             self._count_busy()
 

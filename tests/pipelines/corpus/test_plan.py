@@ -217,7 +217,7 @@ def weak_hash(request, monkeypatch):
     """Hashes as they are, and such that are equal for ids that are not."""
     if request.param is not None:
         weak = lambda image_id: sum(image_id.encode()) & request.param  # noqa: E731
-        monkeypatch.setattr("pipelines.corpus.duplicates._hash", weak)
+        monkeypatch.setattr("amg.inputs.ids._hash", weak)
         monkeypatch.setattr("pipelines.corpus.duplicates._AT_ONCE", 3)  # several passes
     monkeypatch.setattr("pipelines.corpus.duplicates.BATCH", 2)
 
