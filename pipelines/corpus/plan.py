@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from amg.config import OF_THE_CALL, Config, GeneratorConfig
-from amg.errors import RunError, StorageError
+from amg.errors import ConfigError, RunError, StorageError
 from amg.inputs.allowed import settle
 from amg.models.zoo.registry import MODELS, locate_weights
 from amg.prompts.files import PromptSource
@@ -118,7 +118,7 @@ def prepare(
     """
     config, weights_sha256 = resolve(job.config)
     found = None if overwrite else read_plan(storage)
-    prompts = None if job.prompts is None else open_prompts(job.prompts)
+    prompts = _open_prompts(job)
     if found is not None:
         listing = _list_again(job, complete)
         asked = None if prompts is None else hash_prompts(prompts)
@@ -160,6 +160,15 @@ def take_inputs(job: Job, plan: Plan, storage: Storage, complete: CompleteInputs
     _compare(plan, now, listing, job, storage)
 
 
+def _open_prompts(job: Job) -> PromptSource | None:
+    """Raises ConfigError for prompts that are not there, or a grid's keys that would do nothing."""
+    if job.prompts is None:
+        return None
+    if job.config.generator.keep_candidates:
+        raise ConfigError("generator.keep_candidates: of prompts no NMS chooses among masks")
+    return open_prompts(job.prompts)
+
+
 def _list_again(job: Job, complete: CompleteInputs | None) -> Listing:
     listing = Listing()
     for _ in list_inputs(job, listing, complete):
@@ -176,7 +185,7 @@ def as_yaml(config: Config) -> bytes:
 def survey(job: Job) -> tuple[Listing, Config]:
     """List the inputs and check what a run would need, writing nothing. Raises as `prepare`."""
     config, _ = resolve(job.config)
-    prompts = None if job.prompts is None else open_prompts(job.prompts)
+    prompts = _open_prompts(job)
     listing, n_bytes, n_unknown = Listing(), 0, 0
     with SourceSpool() as spool:
         for batch in list_inputs(job, listing):

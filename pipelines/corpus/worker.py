@@ -90,7 +90,14 @@ def _load(config: Config) -> "PromptableModel":
 
 def make_prompted(config: Config, heartbeat: Callable[[], None] = lambda: None) -> Segmenter:
     """Load the model of a configuration, to be asked by prompts."""
-    raise NotImplementedError
+    from amg.predict.prompted_generator import PromptedGenerator  # noqa: PLC0415 - see above
+
+    return PromptedGenerator(
+        _load(config),
+        config.generator,
+        multimask_output=config.run.multimask,
+        heartbeat=heartbeat,
+    )
 
 
 def segmenting(make_generator: MakeGenerator) -> MakeWorker:
