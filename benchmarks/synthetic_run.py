@@ -36,13 +36,15 @@ def write_run(
     missing_shards: frozenset[int] = frozenset(),
     identity: Mapping[str, Any] = IDENTITY,
     sources: Sequence[ImageSource] | None = None,
+    **of_plan: Any,
 ) -> Plan:
     """Write a run with these rows into `out`, without those of some shards.
 
-    sources: where the images are; by default whole files, at the rows' uri.
+    sources: where the images are; by default whole files, at the rows' uri. of_plan: more of the
+    plan's fields, such as categories.
     """
     storage = open_storage(out)
-    plan = Plan("a-run", FINGERPRINT, dict(identity), n_images, 0, images_per_shard)
+    plan = Plan("a-run", FINGERPRINT, dict(identity), n_images, 0, images_per_shard, **of_plan)
     storage.write(PLAN, to_json(plan))
     whole_files: list[ImageSource] = []
     rows = iter(rows)

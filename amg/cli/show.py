@@ -32,6 +32,7 @@ class Labels(StrEnum):
 
     ID = "id"
     SCORE = "score"
+    CATEGORY = "category"
 
 
 def show(

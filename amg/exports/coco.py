@@ -19,7 +19,6 @@ from amg.exports.text import exact, file_name, to_json
 from amg.ops import polygons, rle
 from amg.records import Rle
 
-CATEGORY_ID = 1
 FileName = Literal["id", "uri", "name"]
 
 
@@ -38,6 +37,10 @@ class Coco(Format):
 
     Options = CocoOptions
 
+    def __init__(self, options: CocoOptions, origin: Origin) -> None:
+        super().__init__(options, origin)
+        self._classes = origin.classes(options.label)
+
     @property
     def images_per_file(self) -> int | None:  # noqa: D102
         return self.options.images_per_file
@@ -47,7 +50,9 @@ class Coco(Format):
         for entry in picture.masks:
             segmentation = self.segmentation(entry.mask.rle)
             if segmentation:
-                annotations.append(to_json(annotation(picture, entry, segmentation)))
+                category_id = self._classes[entry.mask.category or self.options.label]
+                values = annotation(picture, entry, segmentation, category_id)
+                annotations.append(to_json(values))
             else:
                 n_empty += 1
         image = to_json(image_record(picture, self.options.file_name))
@@ -59,7 +64,7 @@ class Coco(Format):
 
     def json_pieces(self) -> list[bytes | Records]:
         """The text around the lists of images and annotations."""
-        return frame(self.origin, category(self.options))
+        return frame(self.origin, categories(self._classes, self.options.label))
 
     def segmentation(self, mask: Rle) -> Any:
         """COCO's `segmentation` of a mask; nothing for an empty one."""
@@ -75,21 +80,24 @@ def coco_polygons(mask: Rle, tolerance_px: float) -> list[list[int]]:
     return [loop.ravel().tolist() for loop in loops]
 
 
-def annotation(picture: Picture, entry: NumberedMask, segmentation: Any) -> dict[str, Any]:
+def annotation(
+    picture: Picture, entry: NumberedMask, segmentation: Any, category_id: int
+) -> dict[str, Any]:
     """A mask as COCO's annotation.
 
-    `bbox` counts pixels, as pycocotools does, and is not the run's, which is one less.
+    `bbox` counts pixels, as pycocotools does, and is not the run's, which is one less. `score` is
+    the asker's, where a prompt has one: what evaluations rank by.
     """
     mask = entry.mask
     return {
         "id": entry.id,
         "image_id": picture.number,
-        "category_id": CATEGORY_ID,
+        "category_id": category_id,
         "segmentation": segmentation,
         "area": mask.area,
         "bbox": list(rle.pixel_box_xywh(mask.rle)),
         "iscrowd": 0,
-        "score": exact(mask.predicted_iou),
+        "score": exact(mask.predicted_iou if mask.score is None else mask.score),
         "predicted_iou": exact(mask.predicted_iou),
         "stability_score": exact(mask.stability_score),
         "point_coords": [[exact(value) for value in point] for point in mask.points_xy],
@@ -97,13 +105,14 @@ def annotation(picture: Picture, entry: NumberedMask, segmentation: Any) -> dict
         "crop_layer": mask.crop_layer,
         "level": mask.level,
         "parent_id": entry.parent_id,
+        **({} if mask.prompt is None else {"prompt_id": mask.prompt_id}),
     }
 
 
-def frame(origin: Origin, of_masks: Mapping[str, Any]) -> list[bytes | Records]:
-    """A JSON file with one category, and places for records of images and annotations."""
+def frame(origin: Origin, classes: list[dict[str, Any]]) -> list[bytes | Records]:
+    """A JSON file with its categories, and places for records of images and annotations."""
     info = {"description": f"masks by {origin.model}", "run": origin.run_id}
-    start = to_json({"info": info, "licenses": [], "categories": [of_masks]})
+    start = to_json({"info": info, "licenses": [], "categories": classes})
     return [
         start.removesuffix(b"}") + b',\n"images":[\n',
         Records("images"),
@@ -126,6 +135,8 @@ def image_record(picture: Picture, rule: FileName) -> dict[str, Any]:
     }
 
 
-def category(options: Any) -> dict[str, Any]:
-    """The one category: masks have no class."""
-    return {"id": CATEGORY_ID, "name": options.label, "supercategory": options.label}
+def categories(classes: Mapping[str, int], label: str) -> list[dict[str, Any]]:
+    """The classes as COCO has them: one of the label's name where masks have none."""
+    return [
+        {"id": number, "name": name, "supercategory": label} for name, number in classes.items()
+    ]

@@ -75,12 +75,14 @@ class LabelStudio(Format):
 
     def documents(self) -> list[Document]:  # noqa: D102
         tag = "BrushLabels" if self._is_brush else "PolygonLabels"
+        classes = self.origin.classes(self.options.label)
+        labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in classes)
         config = (
             f'<View>\n  <Image name={quoteattr(self.options.to_name)} value="$image" '
             f'zoom="true" zoomControl="true"/>\n'
             f"  <{tag} name={quoteattr(self.options.from_name)} "
             f"toName={quoteattr(self.options.to_name)}>\n"
-            f"    <Label value={quoteattr(self.options.label)}/>\n  </{tag}>\n</View>\n"
+            f"{labels}  </{tag}>\n</View>\n"
         )
         tasks = Document("tasks.json", [b"[\n", Records("tasks"), b"\n]\n"])
         return [tasks, Document("config.xml", [config.encode()])]
@@ -117,6 +119,6 @@ class LabelStudio(Format):
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "value": {**value, self._kind: [self.options.label]},
+            "value": {**value, self._kind: [entry.mask.category or self.options.label]},
             "score": exact(entry.mask.predicted_iou),
         }

@@ -62,7 +62,9 @@ class Export:
         self._run = run
         self._folder = Folder(folder)
         model = str(run.plan.identity.get("model", {}).get("name", "unknown"))
-        self._format = kind(options, Origin(run.plan.run_id, model, Names(run.planned_ids())))
+        plan, names = run.plan, Names(run.planned_ids())
+        origin = Origin(plan.run_id, model, names, plan.categories, plan.has_uncategorised)
+        self._format = kind(options, origin)
         if selection.max_masks_per_image is None:
             limit = {"max_masks_per_image": self._format.max_masks_per_image}
             selection = selection.model_copy(update=limit)

@@ -80,11 +80,22 @@ class FormatOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The run that an export is made of."""
+    """The run that an export is made of, and the numbers of its categories by name."""
 
     run_id: str
     model: str
     names: Names
+    categories: Mapping[str, int] = field(default_factory=dict)
+    has_uncategorised: bool = False
+
+    def classes(self, label: str) -> dict[str, int]:
+        """The classes by rising number; `label` is that of masks without a category, if any."""
+        if not self.categories:
+            return {label: 1}
+        classes = dict(sorted(self.categories.items(), key=lambda item: item[1]))
+        if self.has_uncategorised and label not in classes:
+            classes[label] = max(classes.values()) + 1
+        return classes
 
 
 class Format(ABC):

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from amg.exports.rendering import Document, Format, FormatOptions, Picture, Rendering
+from amg.exports.rendering import Document, Format, FormatOptions, Origin, Picture, Rendering
 from amg.exports.text import index_document, index_line
 from amg.ops import polygons
 from amg.ops.polygons import Outline, Points
@@ -32,9 +32,17 @@ class Yolo(Format):
 
     Options = YoloOptions
 
+    def __init__(self, options: YoloOptions, origin: Origin) -> None:
+        super().__init__(options, origin)
+        self._places = {name: i for i, name in enumerate(origin.classes(options.label))}
+
     def render(self, picture: Picture) -> Rendering:  # noqa: D102
         traced = [polygons.trace_rle(entry.mask.rle, "centres") for entry in picture.masks]
-        lines = [self._line(parts, picture.size_hw) for parts in traced if parts]
+        lines = [
+            self._line(parts, picture.size_hw, entry.mask.category)
+            for parts, entry in zip(traced, picture.masks, strict=True)
+            if parts
+        ]
         name = f"labels/{self.origin.names(picture.image_id)}.txt"
         return Rendering(
             [(name, "".join(lines).encode())],
@@ -44,14 +52,19 @@ class Yolo(Format):
 
     def documents(self) -> list[Document]:  # noqa: D102
         # No `path`: readers then take the folder of data.yaml, not the working directory.
-        data = {"train": "images", "val": "images", "names": {0: self.options.label}}
+        data = {
+            "train": "images",
+            "val": "images",
+            "names": {i: name for name, i in self._places.items()},
+        }
         return [Document("data.yaml", [yaml.safe_dump(data).encode()]), index_document()]
 
-    def _line(self, parts: list[Outline], size_hw: tuple[int, int]) -> str:
+    def _line(self, parts: list[Outline], size_hw: tuple[int, int], category: str | None) -> str:
         loop = polygons.bridge_parts([polygons.bridge_holes(part) for part in parts])
         loop = polygons.simplify(polygons.corners(loop), self.options.tolerance)
         shares = (_at_least_three(loop) + _INTO_PIXEL) / size_hw[::-1]
-        return "0 " + " ".join(map("%.7f".__mod__, shares.ravel().tolist())) + "\n"
+        place = self._places[category or self.options.label]
+        return f"{place} " + " ".join(map("%.7f".__mod__, shares.ravel().tolist())) + "\n"
 
 
 def _at_least_three(loop: Points) -> Points:

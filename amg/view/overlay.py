@@ -1,7 +1,6 @@
 """Pictures of masks: each in a colour of its own, over the image."""
 
-import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import cv2
@@ -9,12 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from amg.ops import rle
+from amg.ops.colours import Colour, index_colour
 from amg.records import Mask
 
-Label = Literal["id", "score"]
-Colour = tuple[int, int, int]
+Label = Literal["id", "score", "category"]
 
-_GOLDEN_RATIO = 0.618033988749895
 _FILL_OPACITY = 0.5
 _BACKGROUND_BRIGHTNESS = 0.6
 _GAP_PX = 8
@@ -22,6 +20,7 @@ _PX_PER_OUTLINE_PX = 1000  # of the image's long side
 _PX_PER_FONT_PX = 60
 _FONT_PX = 10, 40
 _NOTHING = -1
+_NO_CATEGORY = 255, 255, 255
 
 
 class _Drawing(NamedTuple):
@@ -38,6 +37,7 @@ def draw_overlay(
     chosen: Sequence[int] | None = None,
     outlines_only: bool = False,
     labels: Label | None = None,
+    colours: Sequence[Colour] | None = None,
 ) -> np.ndarray:
     """Fill and outline masks over an image, (H, W, 3) uint8 RGB to the same.
 
@@ -45,15 +45,18 @@ def draw_overlay(
     on their objects; what no mask covers is grey. `chosen` draws only the masks of these indices;
     a mask's colour and id are those of its index in `masks`, whichever others are drawn.
     `outlines_only` leaves the image as it is inside. `labels` writes each mask's index or predicted
-    IoU into what can be seen of it; those too small for the words stay without.
+    IoU into what can be seen of it, or its category; those too small for the words stay without.
+    `colours` are others than those of their indices.
     """
+    colours = colours or [index_colour(i) for i in range(len(masks))]
+
     drawing = _lay_out(image, masks, range(len(masks)) if chosen is None else chosen)
-    canvas = image.copy() if outlines_only else _fill(image, drawing.shown, len(masks))
+    canvas = image.copy() if outlines_only else _fill(image, drawing.shown, colours)
     thickness = max(1, round(max(image.shape[:2]) / _PX_PER_OUTLINE_PX))
     for index, outline in drawing.outlines.items():
-        cv2.drawContours(canvas, outline, -1, mask_colour(index), thickness, cv2.LINE_AA)
+        cv2.drawContours(canvas, outline, -1, colours[index], thickness, cv2.LINE_AA)
     if labels is not None:
-        words = {i: str(i) if labels == "id" else _score(masks[i]) for i in drawing.outlines}
+        words = {i: _word(masks[i], i, labels) for i in drawing.outlines}
         canvas = _write_labels(canvas, drawing, words)
     return canvas
 
@@ -62,14 +65,6 @@ def beside(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:
     """Place the image and its overlay beside each other, (H, 2W + gap, 3) uint8 RGB."""
     gap = np.full((image.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
     return np.hstack([image, gap, overlay])
-
-
-def mask_colour(index: int) -> Colour:
-    """Give the colour of the index-th mask: hues that stay apart however many there are."""
-    hue = index * _GOLDEN_RATIO % 1.0
-    value = 1.0 if index % 2 else 0.8
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def masks_at(masks: Sequence[Mask], point_xy: tuple[int, int]) -> list[int]:
@@ -92,18 +87,26 @@ def _lay_out(image: np.ndarray, masks: Sequence[Mask], chosen: Sequence[int]) ->
     return _Drawing(shown, outlines)
 
 
-def _fill(image: np.ndarray, shown: np.ndarray, n_masks: int) -> np.ndarray:
+def _fill(image: np.ndarray, shown: np.ndarray, of_masks: Sequence[Colour]) -> np.ndarray:
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     canvas = np.round(grey * np.float32(_BACKGROUND_BRIGHTNESS)).astype(np.uint8)
-    colours = np.array([mask_colour(i) for i in range(n_masks)], dtype=np.float32).reshape(-1, 3)
+    colours = np.array(of_masks, dtype=np.float32).reshape(-1, 3)
     covered = shown != _NOTHING
     fill = colours[shown[covered]] * _FILL_OPACITY
     canvas[covered] = image[covered] * (1 - _FILL_OPACITY) + fill
     return canvas
 
 
-def _score(mask: Mask) -> str:
-    return f"{mask.predicted_iou:.2f}"
+def category_colours(masks: Sequence[Mask], categories: Mapping[str, int]) -> list[Colour]:
+    """A colour for each mask: its category's; without one, white."""
+    places = {name: i for i, name in enumerate(sorted(categories, key=lambda n: categories[n]))}
+    return [_NO_CATEGORY if m.category is None else index_colour(places[m.category]) for m in masks]
+
+
+def _word(mask: Mask, index: int, label: Label) -> str:
+    if label == "category":
+        return mask.category or ""
+    return str(index) if label == "id" else f"{mask.predicted_iou:.2f}"
 
 
 def _write_labels(canvas: np.ndarray, drawing: _Drawing, words: dict[int, str]) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 
 from amg import Mask
 from amg.ops import rle
-from amg.view.overlay import beside, draw_overlay, mask_colour, masks_at
+from amg.view.overlay import beside, draw_overlay, index_colour, masks_at
 
 
 def _mask(bits):
@@ -32,7 +32,7 @@ def test_a_part_stays_visible_on_its_object_whatever_the_order():
     for masks in ([part, whole], [whole, part]):
         drawn = draw_overlay(image, masks)
         for at, mask in ((25, part), (10, whole)):
-            expected = 64 + np.array(mask_colour(masks.index(mask))) / 2
+            expected = 64 + np.array(index_colour(masks.index(mask))) / 2
             np.testing.assert_allclose(drawn[at, at], expected, atol=1)
 
 
@@ -52,7 +52,7 @@ def test_outlines_leave_the_image_between_them():
     drawn = draw_overlay(image, [_mask(_square(20, 40))], outlines_only=True)
     np.testing.assert_array_equal(drawn[24:36, 24:36], image[24:36, 24:36])
     np.testing.assert_array_equal(drawn[45:], image[45:])
-    on_outline = drawn[20, 25:35].astype(int) - mask_colour(0)
+    on_outline = drawn[20, 25:35].astype(int) - index_colour(0)
     assert abs(on_outline).max() < 30  # what lies below shines through the soft edge
 
 
@@ -102,4 +102,4 @@ def test_no_masks_and_side_by_side():
 
 
 def test_colours_differ():
-    assert len({mask_colour(i) for i in range(100)}) == 100
+    assert len({index_colour(i) for i in range(100)}) == 100

@@ -12,7 +12,7 @@ from pycocotools import mask as pycoco
 from amg.ops import rle
 from amg.ops.rle_resize import shrink
 from amg.runs.schema import ImageRow
-from amg.view.overlay import mask_colour
+from amg.view.overlay import index_colour
 from amg.view.report.build import write_report
 from tests.view.made_run import (
     BIG,
@@ -347,13 +347,13 @@ def test_masks_are_drawn_in_their_colours(open_page):
     for index, rectangle in ((1, BIG), (2, OTHER), (0, SMALL)):
         y, x = (part.stop - 3 for part in rectangle)
         *colour, alpha = drawn("overlay", y, x)
-        np.testing.assert_allclose(colour, mask_colour(index), atol=2)
+        np.testing.assert_allclose(colour, index_colour(index), atol=2)
         assert alpha == 128
     assert drawn("overlay", 2, 2) == [0, 0, 0, 115], "shaded"
     assert drawn("highlight", *_middle(SMALL))[3] == 0
     page.mouse.move(*_at(page, SMALL[0].start + 2, SMALL[1].start + 2))
     playwright.expect(page.locator("#mask .heading")).to_have_text("Mask 0")
-    np.testing.assert_allclose(drawn("highlight", 28, 38)[:3], mask_colour(0), atol=2)
+    np.testing.assert_allclose(drawn("highlight", 28, 38)[:3], index_colour(0), atol=2)
     assert drawn("highlight", 50, 50)[3] == 0
     page.keyboard.press("m")
     assert drawn("overlay", 2, 2)[3] == 0, "not drawn any more"

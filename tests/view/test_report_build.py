@@ -16,7 +16,7 @@ from amg.errors import ConfigError, OutputError, RunError, ShardError
 from amg.inputs.sources import list_sources
 from amg.ops import rle
 from amg.runs.schema import ImageRow
-from amg.view.overlay import draw_overlay, mask_colour
+from amg.view.overlay import draw_overlay, index_colour
 from amg.view.report import pictures
 from amg.view.report.build import write_report
 from benchmarks.synthetic_run import VERSION
@@ -113,7 +113,7 @@ def test_data_are_what_the_rows_hold(image, tmp_path):
     for found in shown:
         mask = masks[found["index"]]
         assert found["counts"] == mask.rle.counts
-        assert tuple(found["colour"]) == mask_colour(found["index"])
+        assert tuple(found["colour"]) == index_colour(found["index"])
         assert (found["area"], found["iou"]) == (mask.area, mask.predicted_iou)
         assert (found["stability"], found["level"]) == (mask.stability_score, 1)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from amg.inputs.sources import ImageSource
+from amg.ops.colours import Colour, index_colour
 from amg.ops.coverage import covered_pixels
 from amg.records import Mask
 from amg.runs.folder import Commit, Plan
@@ -24,7 +25,7 @@ from amg.runs.schema import FAILED, ImageRow
 from amg.runs.shards import read_rows
 from amg.runs.watching import OnItems
 from amg.storage.stores import Storage
-from amg.view.overlay import mask_colour
+from amg.view.overlay import category_colours
 from amg.view.report.pictures import NoPictureError, as_jpeg, fit, load_picture, with_masks
 from amg.view.report.sampling import Choice
 
@@ -70,7 +71,7 @@ def write_gallery(
     max_pixels = plan.identity["run"]["max_image_pixels"]
 
     def write(found: tuple[int, ImageRow, ImageSource]) -> Item:
-        return write_item(folder, *found, max_pixels)
+        return write_item(folder, *found, max_pixels, plan.categories)
 
     items: list[Item] = []
     rows = _chosen_rows(storage, plan, commits, choice.rows)
@@ -111,20 +112,28 @@ def _chosen_rows(
 
 
 def write_item(
-    folder: Path, number: int, row: ImageRow, source: ImageSource, max_pixels: int
+    folder: Path,
+    number: int,
+    row: ImageRow,
+    source: ImageSource,
+    max_pixels: int,
+    categories: Mapping[str, int],
 ) -> Item:
-    """Write one image's files."""
+    """Write one image's files. Masks have the colours of their categories, where there are any."""
+    colours = [index_colour(i) for i in range(len(row.masks))]
+    if categories:
+        colours = category_colours(row.masks, categories)
     name = f"{number:06d}"
     note = None
     try:
         rgb = load_picture(row, source, max_pixels)
         picture, thumb = fit(rgb, PICTURE_PX), fit(rgb, THUMB_PX)
         (folder / f"images/{name}.jpg").write_bytes(as_jpeg(picture, _PICTURE_QUALITY))
-        marked = with_masks(thumb, row.masks) if row.masks else thumb
+        marked = with_masks(thumb, row.masks, colours) if row.masks else thumb
         (folder / f"thumbs/{name}.jpg").write_bytes(as_jpeg(marked, _THUMB_QUALITY))
     except NoPictureError as error:
         note = str(error)
-    data = {"row": number, "masks": _masks_for_the_page(row.masks)}
+    data = {"row": number, "masks": _masks_for_the_page(row.masks, colours)}
     (folder / f"data/{name}.js").write_text(_call("image", data), encoding="ascii")
     return _item(number, row, note)
 
@@ -149,24 +158,37 @@ def _item(number: int, row: ImageRow, note: str | None) -> Item:
     )
 
 
-def _masks_for_the_page(masks: Sequence[Mask]) -> list[dict[str, Any]]:
-    """Masks, largest first, so that parts are drawn over their objects; colours as in overlays."""
+def _masks_for_the_page(masks: Sequence[Mask], colours: Sequence[Colour]) -> list[dict[str, Any]]:
+    """Masks, largest first, so that parts are drawn over their objects."""
     largest_first = sorted(enumerate(masks), key=lambda item: item[1].area, reverse=True)
     return [
         {
             "index": index,
-            "colour": mask_colour(index),
+            "colour": colours[index],
             "area": mask.area,
             "iou": _rounded(mask.predicted_iou),
             "stability": _rounded(mask.stability_score),
             "box": mask.bbox_xywh,
-            "point": mask.point_xy,
+            "points": mask.points_xy,
+            **_asked(mask),
             "layer": mask.crop_layer,
             "level": mask.level,
             "counts": mask.rle.counts,
         }
         for index, mask in largest_first
     ]
+
+
+def _asked(mask: Mask) -> dict[str, Any]:
+    """What somebody asked for this mask, if it was no grid."""
+    if mask.prompt is None:
+        return {}
+    return {
+        "prompt": mask.prompt_id,
+        "asked": mask.prompt.box_xyxy,
+        "category": mask.category,
+        "score": None if mask.score is None else _rounded(mask.score),
+    }
 
 
 def _rounded(score: float) -> float | None:

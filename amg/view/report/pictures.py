@@ -11,6 +11,7 @@ from PIL import Image
 
 from amg.errors import ImageError, StorageError
 from amg.inputs.sources import ImageSource
+from amg.ops.colours import Colour
 from amg.ops.rle_resize import shrink
 from amg.records import Mask
 from amg.runs.planned import read_planned_image
@@ -55,10 +56,11 @@ def fit(rgb: Pixels, longest_px: int) -> Pixels:
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def with_masks(small: Pixels, masks: Sequence[Mask]) -> Pixels:
+def with_masks(small: Pixels, masks: Sequence[Mask], colours: Sequence[Colour]) -> Pixels:
     """A picture that may have been made smaller, with its masks drawn over it."""
     size_hw = small.shape[0], small.shape[1]
-    return draw_overlay(small, [replace(m, rle=shrink(m.rle, size_hw)) for m in masks])
+    shrunk = [replace(m, rle=shrink(m.rle, size_hw)) for m in masks]
+    return draw_overlay(small, shrunk, colours=colours)
 
 
 def as_jpeg(rgb: Pixels, quality: int) -> bytes:

@@ -494,7 +494,7 @@ function drawSoon() {
   });
 }
 
-/** The mask that is pointed at: its colour, a white outline, and the point that it was made from. */
+/** The mask that is pointed at: its colour, a white outline, and what it was made from. */
 function drawHighlight() {
   const canvas = byId("highlight"), context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
@@ -516,7 +516,20 @@ function drawHighlight() {
     }
   }
   context.putImageData(image, 0, 0);
-  drawPoint(context, (mask.point[0] * width) / item.width, (mask.point[1] * height) / item.height, 2 + 2 * t);
+  const at = (x, y) => [(x * width) / item.width, (y * height) / item.height];
+  if (mask.asked) drawBox(context, ...at(mask.asked[0], mask.asked[1]), ...at(mask.asked[2], mask.asked[3]), t);
+  for (const [x, y] of mask.points) drawPoint(context, ...at(x, y), 2 + 2 * t);
+}
+
+/** The box that was asked with. */
+function drawBox(context, x0, y0, x1, y1, thickness) {
+  for (const [colour, dash] of [["black", []], ["white", [4 * thickness]]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = thickness;
+    context.setLineDash(dash);
+    context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+  }
+  context.setLineDash([]);
 }
 
 function drawPoint(context, x, y, radius) {
@@ -612,12 +625,16 @@ function describe() {
     ["Stability", score(mask.stability)],
     ["Area", `${whole(mask.area)} px · ${percent(mask.area / (item.width * item.height))}`],
     ["Box", `${x}, ${y} · ${width} × ${height}`],
-    ["Point", mask.point.map((value) => Math.round(value)).join(", ")],
+    [mask.points.length === 1 ? "Point" : "Points", mask.points.map((xy) => xy.map(Math.round).join(", ")).join(" · ")],
     ["Crop layer, level", `${mask.layer}, ${mask.level}`],
   ];
+  if ("prompt" in mask) {
+    rows.unshift(["Category", mask.category], ["Score", mask.score === null ? null : score(mask.score)], ["Prompt", mask.prompt]);
+  }
   if (under.length > 1) rows.push(["Masks here", `${under.indexOf(active) + 1} of ${under.length}`]);
   const heading = make("dt", "heading", makeSwatch(mask), `Mask ${mask.index}`);
-  const pairs = rows.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]);
+  const known = rows.filter(([, value]) => value !== null && value !== "");
+  const pairs = known.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]);
   byId("mask").replaceChildren(heading, ...pairs);
 }
 
@@ -651,7 +668,7 @@ function fillList() {
   const options = shown.map((place) => {
     const mask = masks[place];
     const share = make("span", "share", percent(mask.area / (item.width * item.height)));
-    const text = `Mask ${mask.index}`;
+    const text = mask.category ? `${mask.category}, mask ${mask.index}` : `Mask ${mask.index}`;
     const option = make("li", "", makeSwatch(mask), text, share);
     option.setAttribute("role", "option");
     option.setAttribute("aria-label", `${text}, predicted IoU ${score(mask.iou)}, stability ${score(mask.stability)}, ${share.textContent}`);
