@@ -1,7 +1,7 @@
-"""How well masks find the instances of COCO or LVIS, whatever their category."""
+"""How well masks find the instances of COCO or LVIS: whatever their category, and by it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from amg.errors import EvaluationError
 from amg.evaluate.calibration import ScoredMasks, scored_masks
 from amg.evaluate.coco_truth import Annotation, CocoImage, Frequency, annotation_rle
 from amg.evaluate.iou import pairwise_iou, validated
+from amg.evaluate.precision import Detections, detect
 from amg.evaluate.ranking import Rank, ranked
 from amg.evaluate.recall import Limits, RecallCounts, summarise_recall
 from amg.evaluate.results import AverageRecall
@@ -28,22 +29,28 @@ _FREQUENCIES: tuple[Frequency, ...] = ("frequent", "common", "rare")
 
 @dataclass(frozen=True, slots=True)
 class CocoImageScore:
-    """What one image adds: counts for each group of instances, and masks with their true IoU."""
+    """What one image adds: counts for each group of instances, and masks with their true IoU.
+
+    `detections` are by category, where these are measured.
+    """
 
     recall: Mapping[str, RecallCounts]
     masks: ScoredMasks
+    detections: Mapping[int, Detections]
 
 
 @dataclass(frozen=True, slots=True)
 class CocoJudge:
     """Compares an image's masks with its instances.
 
-    `frequencies`: of LVIS's categories by id; empty for COCO.
+    `frequencies`: of LVIS's categories by id; empty for COCO. `categories`: the ids of those that
+    the run's masks have; empty where categories are not measured.
     """
 
     rank: Rank
     limits: Limits
     frequencies: Mapping[int, Frequency]
+    categories: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -68,7 +75,12 @@ class CocoJudge:
             group: RecallCounts.of(ious[:, self._is_in(group, own, areas)], self.limits)
             for group in self.groups
         }
-        return CocoImageScore(recall, scored_masks(masks, ious))
+        detections: dict[int, Detections] = {}
+        if self.categories:
+            every = truth.annotations
+            crowds_too = [annotation_rle(annotation, truth.size_hw) for annotation in every]
+            detections = detect(row.masks, truth.image_id, every, crowds_too, self.categories)
+        return CocoImageScore(recall, scored_masks(masks, ious), detections)
 
     def _is_in(self, group: str, instances: list[Annotation], areas: np.ndarray) -> np.ndarray:
         """Which of the instances belong to a group, (G,) bool; limits of area belong to both."""

@@ -46,10 +46,14 @@ class CocoImage:
 
 @dataclass(frozen=True, slots=True)
 class CocoTruth:
-    """A file of instances; `frequencies` by category id, empty where the file has none (COCO)."""
+    """A file of instances; `frequencies` by category id, empty where the file has none (COCO).
+
+    `categories` are names by id.
+    """
 
     images: tuple[CocoImage, ...]
     frequencies: Mapping[int, Frequency]
+    categories: Mapping[int, str]
 
 
 def read_coco(path: Path) -> CocoTruth:
@@ -66,7 +70,9 @@ def read_coco(path: Path) -> CocoTruth:
         for annotation in annotations:
             by_image[annotation.image_id].append(annotation)
         images = tuple(_image(entry, by_image) for entry in _list_of(tree, "images"))
-        return CocoTruth(images, _frequencies(_list_of(tree, "categories")))
+        categories = _list_of(tree, "categories")
+        names = {int(c["id"]): str(c["name"]) for c in categories if "name" in c}
+        return CocoTruth(images, _frequencies(categories), names)
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read: {error.strerror}") from error
     except (EvaluationError, ValueError, KeyError, TypeError) as error:

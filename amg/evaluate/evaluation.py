@@ -9,13 +9,14 @@ from amg.errors import EvaluationError
 from amg.evaluate.bsds import BsdsJudge
 from amg.evaluate.bsds_truth import list_bsds
 from amg.evaluate.calibration import calibrate
-from amg.evaluate.coco import CocoJudge
-from amg.evaluate.coco_truth import read_coco
+from amg.evaluate.coco import CocoImageScore, CocoJudge
+from amg.evaluate.coco_truth import CocoTruth, read_coco
 from amg.evaluate.edges import score_edge_maps
 from amg.evaluate.partners import Partners, TruthName, find_partners
+from amg.evaluate.precision import category_ids, summarise_precision
 from amg.evaluate.ranking import Rank
 from amg.evaluate.recall import parse_limits
-from amg.evaluate.results import Evaluation, Kind
+from amg.evaluate.results import CategoryScore, Evaluation, Kind
 from amg.evaluate.runs import RowPlace, RunJudge, compare_shard, summarise_comparisons
 from amg.evaluate.shards import ImageScore, image_ids_by_file, score_run
 from amg.runs.folder import PLAN
@@ -132,7 +133,10 @@ def _evaluate_coco(work: _Work) -> Evaluation:
     truth = read_coco(Path(work.against))
     names = [TruthName(image, image.name, image.image_id) for image in truth.images]
     partners = find_partners(work.image_ids, names)
-    judge = CocoJudge(work.options.rank, parse_limits(work.options.max_masks), truth.frequencies)
+    limits, ids = parse_limits(work.options.max_masks), dict[str, int]()
+    if not truth.frequencies:  # LVIS has rules of its own: not every image is searched for each
+        ids = category_ids(work.run.plan.categories, truth.categories)
+    judge = CocoJudge(work.options.rank, limits, truth.frequencies, ids)
     images = work.score(partners, judge)
     scores = [image.score for image in images if image.score is not None]
     return work.report(
@@ -140,8 +144,13 @@ def _evaluate_coco(work: _Work) -> Evaluation:
         partners,
         images,
         recall=tuple(judge.summarise(scores)),
+        categories=_categories(scores, truth) if ids else None,
         calibration=tuple(calibrate([score.masks for score in scores])),
     )
+
+
+def _categories(scores: Sequence[CocoImageScore], truth: CocoTruth) -> tuple[CategoryScore, ...]:
+    return tuple(summarise_precision((score.detections for score in scores), truth.categories))
 
 
 def _evaluate_bsds(work: _Work) -> Evaluation:

@@ -16,17 +16,20 @@ from amg.records import Mask, Rle
 _LONG_NUMBER = re.compile("[P-o]{6}")
 
 
-def pairwise_iou(first: Sequence[Rle], second: Sequence[Rle]) -> np.ndarray:
+def pairwise_iou(
+    first: Sequence[Rle], second: Sequence[Rle], are_crowds: Sequence[int] | None = None
+) -> np.ndarray:
     """IoU (M, N) float64 of M masks with N masks of the same image, as COCO's own tools have it.
 
-    Two empty masks have 0. The run lengths must be valid, as all of ours are and `validated` makes
+    Of a crowd among the second it is the share of the first mask that lies in it. Two empty masks
+    have 0. The run lengths must be valid, as all of ours are and `validated` makes
     others: pycocotools crashes on some that are not.
     """
     assert len({mask.size_hw for mask in (*first, *second)}) <= 1, "masks of one image"
     if not first or not second:
         return np.zeros((len(first), len(second)))
     others = _to_coco(second)
-    return np.asarray(coco_mask.iou(_to_coco(first), others, [0] * len(others)))
+    return np.asarray(coco_mask.iou(_to_coco(first), others, list(are_crowds or [0] * len(others))))
 
 
 def validated(masks: Sequence[Mask]) -> list[Rle]:

@@ -60,6 +60,18 @@ class AverageRecall:
 
 
 @dataclass(frozen=True, slots=True)
+class CategoryScore:
+    """Average precision of a category's masks: over IoU 0.5 to 0.95, at 0.5 and at 0.75."""
+
+    category: str
+    n_instances: int
+    n_masks: int
+    average_precision: float
+    at_half: float
+    at_three_quarters: float
+
+
+@dataclass(frozen=True, slots=True)
 class RegionScore:
     """Of BSDS500's drawings, by the first `max_masks` masks of each photo (None: all).
 
@@ -210,6 +222,7 @@ class Evaluation:
     comparison: Comparison | None = None
     edges: EdgeScore | None = None
     calibration: tuple[ScoreCalibration, ...] | None = None
+    categories: tuple[CategoryScore, ...] | None = None
 
     @property
     def truth_name(self) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from amg.evaluate.results import (
     AverageRecall,
+    CategoryScore,
     Comparison,
     EdgeScore,
     Evaluation,
@@ -31,6 +32,8 @@ def result_listings(evaluation: Evaluation) -> Iterator[Listing]:
     """What came of it, calibration apart."""
     if evaluation.recall is not None:
         yield _recall_listing(evaluation.recall)
+    if evaluation.categories:
+        yield _category_listing(evaluation.categories)
     if evaluation.regions is not None:
         yield _region_listing(evaluation.regions)
     if evaluation.comparison is not None:
@@ -88,6 +91,31 @@ def _recall_listing(lines: Sequence[AverageRecall]) -> Listing:
         rows.append([group[0].group, str(group[0].n_instances), *recalls, best])
     head = ["instances", "n", *(f"AR@{_limit(limit)}" for limit in limits), "mean best IoU"]
     return Listing(head, rows)
+
+
+def _category_listing(lines: Sequence[CategoryScore]) -> Listing:
+    """A row for all categories, the mean of theirs, and one for each."""
+    rows = [
+        [
+            line.category,
+            str(line.n_instances),
+            str(line.n_masks),
+            _share(line.average_precision),
+            _share(line.at_half),
+            _share(line.at_three_quarters),
+        ]
+        for line in lines
+    ]
+    means = (
+        sum(line.average_precision for line in lines),
+        sum(line.at_half for line in lines),
+        sum(line.at_three_quarters for line in lines),
+    )
+    counts = sum(line.n_instances for line in lines), sum(line.n_masks for line in lines)
+    total = ["all", *map(str, counts), *(_share(mean / len(lines)) for mean in means)]
+    return Listing(
+        ["category", "instances", "masks", "AP", "AP at .5", "AP at .75"], [total, *rows]
+    )
 
 
 def _region_listing(lines: Sequence[RegionScore]) -> Listing:
