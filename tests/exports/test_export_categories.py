@@ -11,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 import amg
 from amg.config import load_config
+from amg.evaluate.evaluation import evaluate
 from amg.ops import rle
 from amg.records import Prompt
 from pipelines.corpus.run import Run
@@ -130,3 +131,7 @@ def test_coco_goes_in_and_out_and_is_evaluated(tmp_path):
     judge.accumulate()
     judge.summarize()
     assert judge.stats[0] == 1
+    ours = evaluate(str(tmp_path / "run"), str(tmp_path / "truth.json")).categories
+    assert [(c.category, c.n_instances, c.average_precision) for c in ours] == [
+        (name, 10, 1.0) for name in "abc"
+    ]

@@ -98,11 +98,11 @@ def good_row(image_id, path, masks, seconds=0.1):
     return ImageRow(image_id, str(path), status, None, *SIZE_HW, "RGB", digest, masks, *stages)
 
 
-def write_run(out, rows, images_per_shard=4, leave_out=(), sources=None):
+def write_run(out, rows, images_per_shard=4, leave_out=(), sources=None, **of_plan):
     """Write the folder of a run with these rows; `leave_out` shards are not committed."""
     identity = IDENTITY | {"run": IDENTITY["run"] | {"images_per_shard": images_per_shard}}
     synthetic_run.write_run(
-        out, rows, len(rows), images_per_shard, frozenset(leave_out), identity, sources
+        out, rows, len(rows), images_per_shard, frozenset(leave_out), identity, sources, **of_plan
     )
     return out
 

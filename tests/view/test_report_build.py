@@ -15,6 +15,7 @@ from amg.cli import app
 from amg.errors import ConfigError, OutputError, RunError, ShardError
 from amg.inputs.sources import list_sources
 from amg.ops import rle
+from amg.records import Prompt
 from amg.runs.schema import ImageRow
 from amg.view.overlay import draw_overlay, index_colour
 from amg.view.report import pictures
@@ -116,6 +117,32 @@ def test_data_are_what_the_rows_hold(image, tmp_path):
         assert tuple(found["colour"]) == index_colour(found["index"])
         assert (found["area"], found["iou"]) == (mask.area, mask.predicted_iou)
         assert (found["stability"], found["level"]) == (mask.stability_score, 1)
+
+
+def test_masks_have_the_colours_of_their_categories(image, tmp_path):
+    asked = [
+        Prompt(box_xyxy=(1, 2, 3, 4), prompt_id="a", category="dog", score=0.25),
+        Prompt(points_xy=((5, 6), (7, 8)), labels=(1, 0), category="cat"),
+        Prompt(box_xyxy=(0, 0, 9, 9), prompt_id="c", category="dog"),
+    ]
+    masks = [
+        replace(mask, point_xy=None, prompt=prompt)
+        for mask, prompt in zip(rectangle_masks(), asked, strict=True)
+    ]
+    rows = [good_row("a.png", image, tuple(masks))]
+    out = write_run(tmp_path / "out", rows, categories={"cat": 7, "dog": 3})
+    write_report(out)
+    shown = {m["index"]: m for m in _data(out / "report/data/000000.js")["masks"]}
+    colours = [tuple(shown[i]["colour"]) for i in range(3)]
+    assert colours == [index_colour(0), index_colour(1), index_colour(0)]
+    known = [(m["prompt"], m["category"], m["score"]) for _, m in sorted(shown.items())]
+    assert known == [("a", "dog", 0.25), (None, "cat", None), ("c", "dog", None)]
+    assert (shown[0]["asked"], shown[0]["points"]) == ([1, 2, 3, 4], [])
+    assert (shown[1]["asked"], shown[1]["points"]) == (None, [[5, 6], [7, 8]])
+    thumb = np.asarray(Image.open(out / "report/thumbs/000000.jpg"), float)
+    picture = np.asarray(Image.open(image))
+    by_category, by_index = (draw_overlay(picture, masks, colours=c) for c in (colours, None))
+    assert np.abs(thumb - by_category).mean() < np.abs(thumb - by_index).mean()
 
 
 def test_a_thumbnail_has_the_masks_and_the_picture_does_not(image, tmp_path):

@@ -1,6 +1,9 @@
 """Runs from prompts: every prompt is answered once, or its row says why not."""
 
 import json
+import signal
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from pipelines.corpus.plan import survey
 from pipelines.corpus.run import Run, retry_failed
 from pipelines.corpus.verify import verify
 from pipelines.refilter import refilter_run
+from tests.pipelines.forks import ForkedDriver
 from tests.pipelines.helpers import QUICK, make_folder
 from tests.pipelines.stub import KILL, RAISE, make_prompted_stub, make_stub, save_image
 
@@ -295,3 +299,30 @@ def test_the_commands(folder, tmp_path, monkeypatch):
     assert open_run(out).tally.masks == 6
     code, text = amg("status", out)
     assert (code, said in text, "1 could not be asked" in text) == (0, True, True), text
+
+
+def _execute(folder, out, prompts):
+    """What a driver's process does, which may be killed."""
+    report = _run(folder, out, prompts).execute()
+    sys.exit(0 if report.is_complete else 4)
+
+
+@pytest.mark.parametrize(
+    ("point", "in_worker"),
+    [
+        ("prompts.synced", False),
+        ("plan.begun", False),
+        ("shard.row_written", True),
+        ("commits.renamed", False),
+    ],
+)
+def test_a_kill_costs_no_answer(folder, tmp_path, point, in_worker):
+    annotations = _boxes()
+    prompts = _save(tmp_path / "boxes.json", _coco(annotations))
+    out, marker = tmp_path / "out", tmp_path / "marker"
+    run = partial(_execute, prompts=prompts)
+    driver = ForkedDriver(folder, out, run=run, AMG_FAILPOINT=f"{point}=kill:{marker}")
+    assert driver.wait() == (0 if in_worker else -signal.SIGKILL), driver.said()
+    assert marker.exists(), driver.said()
+    assert _run(folder, out, prompts).execute().is_complete
+    assert _answers(out) == _expected(annotations)
