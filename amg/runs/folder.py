@@ -217,7 +217,7 @@ def _from_json(data: bytes, kind: type[Record], where: str) -> Record:
         names = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
         if "tally" in values:
             values["tally"] = Tally(**values["tally"])
-        if values.get("prompts") is not None:
+        if "prompts" in values and values["prompts"] is not None:
             values["prompts"] = PromptCounts(**values["prompts"])
         return kind(**{name: values[name] for name in names if name in values})
     except (ValueError, KeyError, TypeError) as error:

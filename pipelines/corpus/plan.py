@@ -161,8 +161,10 @@ def take_inputs(job: Job, plan: Plan, storage: Storage, complete: CompleteInputs
 
 
 def _open_prompts(job: Job) -> PromptSource | None:
-    """Raises ConfigError for prompts that are not there, or a grid's keys that would do nothing."""
+    """Raises ConfigError for prompts that are not there, and for keys that would do nothing."""
     if job.prompts is None:
+        if job.config.run.multimask:
+            raise ConfigError("run.multimask: of prompts, and there are none")
         return None
     if job.config.generator.keep_candidates:
         raise ConfigError("generator.keep_candidates: of prompts no NMS chooses among masks")

@@ -124,6 +124,14 @@ def test_multimask_keeps_three_of_each(folder, tmp_path):
         _run(folder, tmp_path / "out", prompts).execute()
 
 
+def test_keys_that_would_do_nothing_are_refused(folder, tmp_path):
+    prompts = _save(tmp_path / "boxes.json", _coco(_boxes()))
+    for asked, key in ((None, "run.multimask"), (prompts, "generator.keep_candidates")):
+        with pytest.raises(ConfigError, match=rf"^{key}: "):
+            _run(folder, tmp_path / "out", asked, f"{key}=true").execute()
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
 BAD = {
     "is outside its image of 32 x 24": [40, 2, 5, 5],
     "is empty": [3, 3, 0, 4],
