@@ -6,18 +6,19 @@ from contextlib import contextmanager
 
 import pytest
 
+from amg.config import load_config
 from amg.errors import RunError, StorageError
 from amg.runs.folder import commit_file
 from amg.runs.results import open_run
 from amg.storage.stores import open_storage
 from pipelines.corpus.gc import collect_garbage
 from pipelines.corpus.lease import hold_lease
-from pipelines.corpus.run import retry_failed, summarize
+from pipelines.corpus.run import Run, retry_failed, summarize
 from pipelines.corpus.verify import verify
 from tests.flaky_proxy import FlakyProxy
-from tests.pipelines.helpers import contents, make_folder
+from tests.pipelines.helpers import QUICK, contents, make_folder
 from tests.pipelines.helpers import make_run as make_any_run
-from tests.pipelines.stub import make_stub, save_image
+from tests.pipelines.stub import make_prompted_stub, make_stub, save_image
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 N_IMAGES = 8  # in three shards
@@ -58,6 +59,24 @@ def make_run(inputs, out, *overrides, **options):
 
 def _problems(out, processes=1):
     return [text for verdict in verify(out, processes) for text in verdict.problems]
+
+
+def test_prompts_are_kept_on_an_object_store_too(inputs, out):
+    lines = [{"file_name": f"{i % 6:03d}.png", "bbox": [i, 1, 5, 3]} for i in range(12)]
+    prompts = "\n".join(map(json.dumps, lines)).encode()
+    open_storage(inputs).write("boxes.jsonl", prompts)
+    asked = {"prompts": f"{inputs}/boxes.jsonl"}
+
+    def run():
+        config = load_config(None, [*QUICK, "run.images_per_shard=3"])
+        return Run([f"{inputs}/*.png"], out, config, make_generator=make_prompted_stub, **asked)
+
+    assert run().execute().tally.masks == 10  # two were about an image that cannot be read
+    open_storage(out).delete([commit_file(1)])
+    assert run().execute().is_complete
+    ids = [mask.prompt_id for row in open_run(out).rows() for mask in row.masks]
+    assert ids == [str(i + more) for i in range(6) if i != BAD for more in (0, 6)]
+    assert _problems(out) == []
 
 
 def test_a_run_on_an_object_store_gives_the_rows_of_a_local_one(inputs, out, expected):
