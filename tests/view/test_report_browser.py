@@ -11,6 +11,7 @@ from pycocotools import mask as pycoco
 
 from amg.ops import rle
 from amg.ops.rle_resize import shrink
+from amg.records import Prompt
 from amg.runs.schema import ImageRow
 from amg.view.overlay import index_colour
 from amg.view.report.build import write_report
@@ -39,6 +40,8 @@ FLAGS = [
 N_PLAIN = 40
 CHANGED, GONE, MISSING, BROKEN, EMPTY = range(10, 15)
 """Rows of images without picture, and of one without masks; row 0 has the known rectangles."""
+ASKED = 16
+"""The row of an image whose masks are answers to prompts."""
 FIRST_HOSTILE = 20
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 375, "height": 760}
@@ -54,6 +57,17 @@ def browser():
         browser.close()
 
 
+def _asked_masks():
+    """The rectangles, asked by a box, by two points, and by a box of no category."""
+    prompts = (
+        Prompt(box_xyxy=(18, 12, 42, 33), prompt_id="p0", category="<b>dog", score=0.75),
+        Prompt(points_xy=((30, 20), (8, 50)), labels=(1, 0), prompt_id="p1", category="cat"),
+        Prompt(box_xyxy=(65, 20, 85, 50)),
+    )
+    pairs = zip(rectangle_masks(), prompts, strict=True)
+    return tuple(replace(mask, point_xy=None, prompt=prompt) for mask, prompt in pairs)
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
@@ -63,6 +77,7 @@ def rows(tmp_path_factory):
         for i, path in enumerate(paths)
     ]
     rows[0] = good_row("rectangles.png", paths[0], rectangle_masks())
+    rows[ASKED] = good_row("asked.png", paths[ASKED], _asked_masks())
     write_image(paths[CHANGED], 99)
     paths[GONE].unlink()
     rows[MISSING] = ImageRow("missing.png", "/no/such.png", "missing", "no such file")
@@ -357,6 +372,25 @@ def test_masks_are_drawn_in_their_colours(open_page):
     assert drawn("highlight", 50, 50)[3] == 0
     page.keyboard.press("m")
     assert drawn("overlay", 2, 2)[3] == 0, "not drawn any more"
+
+
+def test_what_was_asked_is_said_and_drawn(open_page):
+    page = open_page(f"#image={ASKED}")
+    _wait_for_masks(page, "3 of 3 masks")
+    described, heading = page.locator("#mask"), page.locator("#mask .heading")
+    page.mouse.move(*_at(page, *_middle(SMALL)))
+    playwright.expect(heading).to_have_text("Mask 0")
+    for said in ("<b>dog", "0.75", "p0"):
+        playwright.expect(described).to_contain_text(said)
+    page.mouse.move(*_at(page, BIG[0].start, BIG[1].start))
+    playwright.expect(heading).to_have_text("Mask 1")
+    for said in ("cat", "p1", "30, 20 · 8, 50"):
+        playwright.expect(described).to_contain_text(said)
+    page.mouse.move(*_at(page, *_middle(OTHER)))
+    playwright.expect(heading).to_have_text("Mask 2")
+    playwright.expect(described).not_to_contain_text("Category")
+    options = page.locator("#list [role=option]").all_text_contents()
+    assert [text.partition("mask")[0] for text in options] == ["cat, ", options[1], "<b>dog, "]
 
 
 def test_sliders_filter(open_page):
