@@ -13,8 +13,8 @@ from amg.inputs.images import decode_image
 from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
 from amg.storage.stores import LocalStorage
+from pipelines.corpus.generators import make_generator
 from pipelines.corpus.plan import differences, identity, resolve
-from pipelines.corpus.worker import make_generator
 
 PROTOCOL = (
     "generator.points_per_side=16",

@@ -83,7 +83,7 @@ def show(
 def _segment(path: str, config: "Config") -> "tuple[np.ndarray, Sequence[Mask]]":
     from amg.inputs.images import decode_image  # noqa: PLC0415 - torch only when needed
     from amg.inputs.reading import read_bytes  # noqa: PLC0415
-    from pipelines.corpus.worker import make_generator  # noqa: PLC0415
+    from pipelines.corpus.generators import make_generator  # noqa: PLC0415
 
     try:
         rgb = decode_image(read_bytes(path), max_pixels=config.run.max_image_pixels).rgb

@@ -45,9 +45,9 @@ class PlannedPrompts:
         self._group, self._table = -1, PROMPTS_SCHEMA.empty_table()
 
     def read(self, rows: range) -> dict[int, list[tuple[Prompt, bool]]]:
-        """Prompts by planned row, in their order, and whether each is in shares of its image.
+        """Prompts by the place in a range of planned rows, in their order; whether they are shares.
 
-        Rows without prompts are left out. Raises StorageError, RunError for a damaged file.
+        Places without prompts are left out. Raises StorageError, RunError for a damaged file.
         """
         found: dict[int, list[tuple[Prompt, bool]]] = {}
         for group, (first, last) in enumerate(self._spans):
@@ -58,7 +58,7 @@ class PlannedPrompts:
             low, high = np.searchsorted(numbers, (rows.start, rows.stop))
             part = columns.to_prompts(table.slice(low, high - low))
             for row, prompt in zip(numbers[low:high].tolist(), part, strict=True):
-                found.setdefault(row, []).append(prompt)
+                found.setdefault(row - rows.start, []).append(prompt)
         return found
 
     def _read_group(self, group: int) -> pa.Table:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from amg.errors import AmgError, InterruptedRunError, ShardError, StorageError
 from amg.inputs.sources import ImageSource
@@ -141,8 +141,6 @@ class Driver:
 
     def _work(self, engine: Engine, inputs: PlannedInputs, watch: OnState) -> None:
         self._log.log("started", shards=self.schedule.n_waiting, plan=self._plan.fingerprint)
-        if self._plan.prompts is not None:
-            self._log.log("prompts", **asdict(self._plan.prompts))
         while not self._is_over():
             self._assign(engine, inputs)
             for event in engine.wait(_WAIT_S):

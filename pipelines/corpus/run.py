@@ -36,13 +36,14 @@ from amg.storage.stores import Storage
 from pipelines.corpus.commit import finish
 from pipelines.corpus.driver import Driver
 from pipelines.corpus.engines.build import make_engine
+from pipelines.corpus.generators import default_generator
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
 from pipelines.corpus.listing import Job
 from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
 from pipelines.corpus.plan import check_config, prepare, settle_paths, take_inputs
 from pipelines.corpus.state import OnState
 from pipelines.corpus.witness import find_witness, spread
-from pipelines.corpus.worker import make_generator, make_prompted, segmenting
+from pipelines.corpus.worker import segmenting
 
 logger = logging.getLogger(__name__)
 
@@ -135,11 +136,6 @@ class Run:
             return work(
                 self.storage, lease, plan, setup, commits, todo, watch, signals, complete=complete
             )
-
-
-def default_generator(*, has_prompts: bool) -> MakeGenerator:
-    """What makes the segmenters of a run, from prompts or without."""
-    return make_prompted if has_prompts else make_generator
 
 
 def retry_failed(
@@ -263,6 +259,8 @@ def work(
     started = time.monotonic()
     earlier = [commits[shard].tally for shard in earlier_files or ()]
     taken_over = sum(tally.images - tally.count(setup.again) for tally in earlier)
+    if plan.prompts is not None:
+        logger.info("%s", plan.prompts)
     if todo:
         if plan.has_prompts and storage.size(PROMPTS) is None:
             raise RunError(f"{storage.url(PROMPTS)} is missing: --overwrite begins anew")

@@ -128,10 +128,9 @@ def _prompt_ids(storage: Storage, plan: Plan, shard: int) -> dict[int, list[str 
     """What was asked, by the place in the shard; nothing of runs whose masks were filtered."""
     if not plan.has_prompts or REFILTERED in plan.identity:
         return {}
-    rows = plan.shard_rows(shard)
     with closing(PlannedPrompts(storage)) as prompts:
-        found = prompts.read(rows)
-    return {row - rows.start: [p.prompt_id for p, _ in some] for row, some in found.items()}
+        found = prompts.read(plan.shard_rows(shard))
+    return {place: [prompt.prompt_id for prompt, _ in some] for place, some in found.items()}
 
 
 def _check_answers(row: ImageRow, asked: Sequence[str | None]) -> Iterator[str]:

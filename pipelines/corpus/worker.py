@@ -11,11 +11,9 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amg.config import Config
 from amg.errors import (
     BlockedRunError,
     CheckpointError,
@@ -35,13 +33,7 @@ from amg.storage.failpoints import reach
 from amg.storage.patient import open_patiently
 from amg.storage.retry import read_with_backoff
 from amg.storage.stores import Storage
-from pipelines.corpus.asking import (
-    Question,
-    ask_grid,
-    ask_prompts,
-    prepared_again,
-    unanswered,
-)
+from pipelines.corpus.asking import Question, ask_grid, ask_prompts, prepared_again, unanswered
 from pipelines.corpus.messages import (
     MakeGenerator,
     MakeWorker,
@@ -55,49 +47,11 @@ from pipelines.corpus.messages import (
 from pipelines.corpus.prefetch import LoadedImage, load_ahead
 from pipelines.corpus.witness import InputReader
 
-if TYPE_CHECKING:
-    from amg.generate.generator import MaskGenerator
-    from amg.models.interface import PromptableModel
-
 logger = logging.getLogger(__name__)
 _MAX_REASON_CHARS = 200
 _BEAT_S = 1.0
 _UNREAD = ("missing", "unreachable")  # a file that is no picture is there
 _SAYS_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA's libraries
-
-
-def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None) -> "MaskGenerator":
-    """Load the model of a configuration, and put a generator around it."""
-    # A worker that is given another segmenter starts without torch.
-    from amg.generate.generator import MaskGenerator  # noqa: PLC0415
-
-    return MaskGenerator(_load(config), config.generator, heartbeat=heartbeat)
-
-
-def _load(config: Config) -> "PromptableModel":
-    from amg.models.zoo.load import load_model  # noqa: PLC0415
-
-    wanted = config.model
-    return load_model(
-        wanted.name,
-        checkpoint=wanted.checkpoint,
-        device=wanted.device,
-        imgsz=wanted.imgsz,
-        precision=wanted.precision,
-        compile=wanted.compile,
-    )
-
-
-def make_prompted(config: Config, heartbeat: Callable[[], None] = lambda: None) -> Segmenter:
-    """Load the model of a configuration, to be asked by prompts."""
-    from amg.predict.prompted_generator import PromptedGenerator  # noqa: PLC0415 - see above
-
-    return PromptedGenerator(
-        _load(config),
-        config.generator,
-        multimask_output=config.run.multimask,
-        heartbeat=heartbeat,
-    )
 
 
 def segmenting(make_generator: MakeGenerator) -> MakeWorker:
@@ -160,9 +114,7 @@ class Worker:
         """The prompts of a task's images, by index. Raises StorageError, RunError."""
         if (prompts := self._prompts) is None:
             return {}
-        rows = self._plan.shard_rows(task.shard)
-        found = read_with_backoff(lambda: prompts.read(rows))
-        return {row - rows.start: asked for row, asked in found.items()}
+        return read_with_backoff(lambda: prompts.read(self._plan.shard_rows(task.shard)))
 
     def _ask(self, index: int, rgb: np.ndarray) -> Question:
         if self._prompts is None:

@@ -288,7 +288,7 @@ def test_a_refiltered_run_keeps_what_was_asked(folder, tmp_path):
 
 
 def test_the_commands(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.corpus.run.make_prompted", make_prompted_stub)
+    monkeypatch.setattr("pipelines.corpus.generators.make_prompted", make_prompted_stub)
     entries = [{"image_id": f"{i:03d}.png", "bbox": [1, 1, 4, 4]} for i in (3, 2, 40)]
     entries.append({"image_id": "003.png", "bbox": [90, 1, 4, 4]})
     prompts = _save(tmp_path / "results.json", entries)
