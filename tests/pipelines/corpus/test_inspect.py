@@ -525,6 +525,6 @@ def test_what_an_older_folder_keeps_of_a_call_is_left_out(out):
     tree["run"] |= {"decode_threads": 64, "stall_timeout_s": 7.0}
     (out / "config.yaml").write_text(yaml.safe_dump(tree))
     config = read_config(open_storage(out))
-    assert (config.model, config.engine) == (ModelConfig(), EngineConfig())
+    assert (config.model, config.engine) == (ModelConfig(name="nano"), EngineConfig())
     assert config.generator.memory_budget is None
     assert (config.run.decode_threads, config.run.stall_timeout_s) == (4, 7.0)
