@@ -212,7 +212,7 @@ class MaskGenerator:
 
     def _finish(self, size_hw: tuple[int, int], progress: _ImageInProgress) -> ImageResult:
         """From the masks of all crops to the image's."""
-        masks = select_masks(progress.masks, size_hw, self.config)
+        masks = select_masks(progress.masks, size_hw, self.config, self.model.device.type)
         return ImageResult(
             size_hw,
             tuple(masks),

@@ -11,15 +11,19 @@ _MANY_ON_CPU, _MANY = 1_000, 25_000  # boxes; torchvision says 4,000 and 100,000
 
 
 def suppress_duplicates(
-    boxes_xyxy: torch.Tensor, scores: torch.Tensor, iou_threshold: float
+    boxes_xyxy: torch.Tensor,
+    scores: torch.Tensor,
+    iou_threshold: float,
+    ties_of: str | None = None,
 ) -> torch.Tensor:
     """Index (K,) of the boxes (M, 4) to keep, by descending score.
 
     Two boxes are duplicates if their IoU is above the threshold. Boxes are (x0, y0, x1, y1).
+    ties_of: the kind of device whose order of many equal scores is wanted, if not the boxes' own.
     """
     boxes, scores = boxes_xyxy.float(), scores.float()
     keep = _nms(boxes, scores, iou_threshold)
-    if len(boxes) <= (_MANY_ON_CPU if boxes.device.type == "cpu" else _MANY):
+    if len(boxes) <= (_MANY_ON_CPU if (ties_of or boxes.device.type) == "cpu" else _MANY):
         return keep
     # The original calls `torchvision.ops.batched_nms`, which orders ties of so many boxes anew.
     keep = keep.sort().values

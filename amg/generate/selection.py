@@ -17,9 +17,14 @@ from amg.records import Mask
 
 
 def select_masks(
-    masks: list[Mask], size_hw: tuple[int, int], config: GeneratorConfig
+    masks: list[Mask],
+    size_hw: tuple[int, int],
+    config: GeneratorConfig,
+    ties_of: str = "cpu",
 ) -> list[Mask]:
     """From the masks that NMS inside the crops has left to the image's; size_hw is the image's.
+
+    ties_of: the kind of device that the model is on, where the original compares crops.
 
     Duplicates between crops go, small regions are cleaned, copies go by mask IoU, then areas are
     filtered, and parents are found among what is left. Areas come so late that they are those of
@@ -28,7 +33,7 @@ def select_masks(
     its place, if it were only some pixels smaller.
     """
     if config.crop_n_layers > 0:
-        masks = suppress_between_crops(masks, config.crop_nms_thresh)
+        masks = suppress_between_crops(masks, config.crop_nms_thresh, ties_of)
     if config.min_mask_region_area > 0:
         threshold = max(config.box_nms_thresh, config.crop_nms_thresh)
         masks = clean_small_regions(masks, config.min_mask_region_area, threshold)
@@ -65,11 +70,16 @@ def _by_crop(masks: Sequence[Mask]) -> Iterable[list[Mask]]:
     return crops.values()
 
 
-def suppress_between_crops(masks: list[Mask], iou_threshold: float) -> list[Mask]:
-    """Of duplicates between crops keep the one from the smaller crop, which saw more detail."""
+def suppress_between_crops(
+    masks: list[Mask], iou_threshold: float, ties_of: str = "cpu"
+) -> list[Mask]:
+    """Of duplicates between crops keep the one from the smaller crop, which saw more detail.
+
+    ties_of: see `suppress_duplicates`; masks of crops of one layer are ties.
+    """
     if not masks:
         return []
     crop_areas = torch.tensor([mask.crop_box_xywh[2] * mask.crop_box_xywh[3] for mask in masks])
     boxes = torch.from_numpy(record_boxes_xyxy(masks))
-    keep = suppress_duplicates(boxes, 1 / crop_areas, iou_threshold)
+    keep = suppress_duplicates(boxes, 1 / crop_areas, iou_threshold, ties_of)
     return [masks[i] for i in keep.tolist()]

@@ -4,7 +4,7 @@ import sys
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import batched_nms, box_iou, nms
 
 from amg.generate.nms import suppress_duplicates
 
@@ -47,6 +47,10 @@ def test_ties_of_many_boxes_are_in_the_originals_order():
     scores = torch.randint(0, 3, (1500,), generator=generator).float()
     expected = batched_nms(boxes.float(), scores, torch.zeros(1500), 0.7)
     assert torch.equal(suppress_duplicates(boxes, scores, 0.7), expected)
+    # On a GPU it does so above 25,000.
+    on_gpu = suppress_duplicates(boxes, scores, 0.7, ties_of="cuda")
+    assert torch.equal(on_gpu, nms(boxes.float(), scores, 0.7))
+    assert not torch.equal(on_gpu, expected)
 
 
 def test_ties_stay_in_their_order():

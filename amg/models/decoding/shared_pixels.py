@@ -188,9 +188,12 @@ def transformer_layers(
 
 
 def can_share(decoder: MaskDecoder) -> bool:
-    """Whether the fast decoder knows a decoder's layers: GELU between its convolutions."""
+    """Whether a decoder's own class declares a fast form, and its layers are those of that form."""
+    declared = vars(type(decoder)).get("has_fast_form", False)
+    if not declared or type(decoder.transformer) is not TwoWayTransformer:
+        return False
     _, _, first, _, second = decoder.output_upscaling
-    return isinstance(decoder.transformer, TwoWayTransformer) and all(
+    return all(
         isinstance(activation, nn.GELU) and activation.approximate == "none"
         for activation in (first, second)
     )

@@ -8,7 +8,7 @@ a caller can drop poor prompts between them, before the expensive part.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -48,6 +48,10 @@ class DecodedTokens:
 
 class MaskDecoder(nn.Module):
     """A two-way transformer, an upscaling by 4, and one hypernetwork for each mask."""
+
+    has_fast_form: ClassVar[bool] = True
+    """Whether `amg.models.decoding.fast_decoder` gives the same. Each class declares it for itself:
+    one that inherits may have changed what the fast form does not look at."""
 
     def __init__(
         self,

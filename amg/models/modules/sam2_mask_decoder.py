@@ -7,7 +7,7 @@ Sources: "SAM 2: Segment Anything in Images and Videos" (2024), appendix C;
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -43,6 +43,8 @@ class SAM2MaskDecoder(MaskDecoder):
     `dynamic_multimask_*`: where a single mask is asked for and the first is not stable, the best
     of the others takes its place. `pred_obj_scores`: a token tells whether there is an object.
     """
+
+    has_fast_form: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from amg.models.decoding import fast_decoder
-from amg.models.decoding.shared_pixels import share_pixels
+from amg.models.decoding.shared_pixels import can_share, share_pixels
 from amg.models.modules.mask_decoder import MaskDecoder, compute_logits
 from tests.models import oracles
 from tests.models.modules.test_mask_decoder import CONFIGS, DIM, decoder_twins, prompts
@@ -51,6 +51,26 @@ def test_the_fast_way_upscales_in_tiles(monkeypatch):
     whole = fast_decoder.compute_logits(ours, shared, fast.pixels, weights)
     monkeypatch.setattr(fast_decoder, "_TILE_ELEMENTS", 10 * DIM)
     assert_close(fast_decoder.compute_logits(ours, shared, fast.pixels, weights), whole)
+
+
+class Overriding(MaskDecoder):
+    """Changes what the fast decoder does not ask for."""
+
+    def upscale(self, pixels, high_res=()):
+        return super().upscale(pixels, high_res) + 1
+
+
+class Declaring(Overriding):
+    has_fast_form = True
+
+
+def test_a_decoder_that_inherits_is_decoded_plainly_until_it_declares_its_fast_form():
+    transformer = oracles.our_sam().mask_decoder.transformer
+    made = [
+        kind(transformer_dim=oracles.CHANNELS, transformer=transformer)
+        for kind in (MaskDecoder, Overriding, Declaring)
+    ]
+    assert [can_share(decoder) for decoder in made] == [True, False, True]
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, partial(nn.GELU, approximate="tanh")])
