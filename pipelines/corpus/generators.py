@@ -27,10 +27,12 @@ def make_generator(config: Config, heartbeat: Callable[[], None] = lambda: None)
 
 
 def _load(config: Config) -> "PromptableModel":
+    import torch  # noqa: PLC0415 - see above
+
     from amg.models.zoo.load import load_model  # noqa: PLC0415
 
     wanted = config.model
-    return load_model(
+    model = load_model(
         wanted.name,
         checkpoint=wanted.checkpoint,
         device=wanted.device,
@@ -38,6 +40,9 @@ def _load(config: Config) -> "PromptableModel":
         precision=wanted.precision,
         compile=wanted.compile,
     )
+    if model.device.type == "cuda":
+        torch.cuda.set_device(model.device)  # a process is one worker's: what is lost, is lost here
+    return model
 
 
 def make_prompted(config: Config, heartbeat: Callable[[], None] = lambda: None) -> Segmenter:
