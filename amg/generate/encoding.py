@@ -16,14 +16,18 @@ def encode_in_batches(
     """For what goes with each fitted image: its features, and the seconds that encoding it took.
 
     No more are taken at a time than are encoded together: what fits them may do so when it is
-    asked. Those of a batch share its time equally.
+    asked. Those of a batch share its time equally. Where a model wants `fixed_batches`, its last
+    image fills up those that are too small.
     """
     while True:
         started = time.perf_counter()
         batch = list(islice(fitted, batch_size))
         if not batch:
             return
-        features = model.encode(model.collate([image for image, _ in batch]))
+        images = [image for image, _ in batch]
+        if model.fixed_batches:
+            images += images[-1:] * (batch_size - len(batch))
+        features = model.encode(model.collate(images))
         encode_s = (time.perf_counter() - started) / len(batch)
-        for (_, owner), its_features in zip(batch, features, strict=True):
+        for (_, owner), its_features in zip(batch, features, strict=False):
             yield owner, its_features, encode_s

@@ -141,6 +141,8 @@ class PromptableModel(Protocol):
     plain: bool
     """Whether to compute as the papers write it: the reference that faster ways are tested by."""
     precision: Precision
+    fixed_batches: bool
+    """Whether batches for `encode` should all have one size: a compiled encoder is made for it."""
     mask_prompt_limit: float
     """How far from zero the logits of a mask may be that comes back as a prompt."""
 

@@ -173,6 +173,30 @@ def test_images_go_through_what_is_compiled(make):
     assert graphs
 
 
+def test_an_encoder_is_compiled_once_for_batches_of_any_size(photos, monkeypatch):
+    """Those that are too small are filled up, and nobody sees it."""
+    model, graphs = amg.load_model("nano", device="cpu"), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    config = GeneratorConfig(points_per_side=3, encoder_batch_size=4, pred_iou_thresh=0.2)
+    images = [photos["cat"]] * 4
+    expected = MaskGenerator(model, config).generate_batch(images[:1])[0].to_annotations()
+    compile_ = model.image_encoder.compile
+    monkeypatch.setattr(model.image_encoder, "compile", lambda: compile_(backend=backend))
+    try:
+        load._compile_encoder(model)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    for n in (4, 3, 1):
+        results = MaskGenerator(model, config).generate_batch(images[:n])
+        assert len(results) == n
+        assert compare_annotations(expected, results[-1].to_annotations()).exact
+    assert len(graphs) == 1
+
+
 def test_a_machine_that_cannot_compile_says_so_at_once(monkeypatch):
     def fail(function):
         raise RuntimeError("no working C++ compiler\nand a long trace")

@@ -43,6 +43,7 @@ class PromptedModel(nn.Module, ABC):
         self.info = ModelInfo()
         self.plain = is_plain_wanted()
         self.precision: Precision = "float32"
+        self.fixed_batches = False
         # Not part of published checkpoints.
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)

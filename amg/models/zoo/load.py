@@ -125,6 +125,7 @@ def _compile_encoder(model: SAMModel | SAM2Model) -> None:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"compile: torch.compile fails on this machine: {reason}") from error
     model.image_encoder.compile()
+    model.fixed_batches = True  # or it is compiled anew for the batches that are left over
 
 
 def _set_imgsz(model: SAMModel | SAM2Model, imgsz: int) -> None:
