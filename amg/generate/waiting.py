@@ -39,9 +39,7 @@ class WaitingMasks:
         held = sum(shapes.nbytes for shapes in self._shapes if not isinstance(shapes, list))
         if held > self._most_bytes:
             self._shapes = [
-                shapes
-                if isinstance(shapes, list)
-                else self._encode(shapes[torch.arange(len(shapes))])
+                shapes if isinstance(shapes, list) else self._encode(_whole(shapes))
                 for shapes in self._shapes
             ]
 
@@ -79,3 +77,8 @@ class WaitingMasks:
         if late:
             indices, logits = (torch.cat(column) for column in zip(*late, strict=True))
             yield from zip(indices.tolist(), self._encode(logits), strict=True)
+
+
+def _whole(shapes: Shapes) -> torch.Tensor:
+    """All logits (M, h, w), without a copy where they are there: memory is short."""
+    return shapes if isinstance(shapes, torch.Tensor) else shapes[torch.arange(len(shapes))]

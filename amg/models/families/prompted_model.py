@@ -99,10 +99,10 @@ class PromptedModel(nn.Module, ABC):
         Three masks a point, or one. `use_m2m` predicts each of them again, one for one, with itself
         as a mask prompt: predicted IoU and the threshold are then the second mask's.
         """
-        sparse = self.embed_prompts(PromptBatch.of_grid(points_xy), frame).sparse
         decoder = self.image_decoder(features)
-        for first in range(0, len(sparse), points_per_batch):
-            batch = sparse[first : first + points_per_batch]
+        for first in range(0, len(points_xy), points_per_batch):
+            some_xy = points_xy[first : first + points_per_batch]
+            batch = self.embed_prompts(PromptBatch.of_grid(some_xy), frame).sparse
             threshold = _EVERY_ONE if use_m2m else pred_iou_thresh
             found = decoder.candidates(batch, None, threshold, multimask_output)
             if use_m2m:
