@@ -186,14 +186,16 @@ def _text(value: Any) -> str:
 
 
 def _with_names(batch: pa.RecordBatch, header: Header) -> pa.RecordBatch:
-    """The prompts with the file names of their images, where the file has them."""
+    """The prompts with the file names of their images, where the file has them.
+
+    What names no image of the file is about none: its number must not be taken for another's.
+    """
     if header.image_ids is None or header.image_names is None:
         return batch
     keys = batch.column("image")
     places = pc.index_in(keys, value_set=header.image_ids)
-    if places.null_count:
-        key = keys[pc.index(places.is_null(), True).as_py()]
-        raise ConfigError(f"annotations: image_id {key.as_py()!r} is none of the images")
     names = header.image_names.take(places)
     named = pc.if_else(pc.equal(names, ""), keys, names)
+    label, space = (pa.scalar(text, keys.type) for text in ("image_id", " "))
+    named = pc.coalesce(named, pc.binary_join_element_wise(label, keys, space))
     return batch.set_column(0, batch.schema.field("image"), named)
