@@ -4,9 +4,14 @@ Shapes use one legend everywhere: B images or crops, N prompts, M masks, T token
 h w low resolution, H W full resolution. Boxes are XYXY inside and XYWH where results leave.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EmbeddingDtype = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,25 @@ def keep_masks(masks: Sequence[Mask], kept: Sequence[int]) -> tuple[Mask, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """What a model's encoder made of one whole image of `size_hw` = (H, W) pixels, to be kept.
+
+    `arrays` (C, h, w), float16 or float32, have the names that the model gives them. `model` and
+    `weights_sha256` say whose they are, None where it is not known.
+    """
+
+    size_hw: tuple[int, int]
+    arrays: "Mapping[str, np.ndarray]"
+    model: str | None = None
+    weights_sha256: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """What the arrays take."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
 @dataclass(frozen=True, slots=True)
 class StageSeconds:
     """Time spent on an image: encoding its crops, and making masks of the embeddings.
@@ -139,12 +163,14 @@ class ImageResult:
     """The masks of one image of `size_hw` = (H, W) pixels, in the original generator's order.
 
     `candidates`, where they were to be kept, are those that NMS chose from, in the prompts' order.
+    `embedding`: where that was asked for, and no masks.
     """
 
     size_hw: tuple[int, int]
     masks: tuple[Mask, ...]
     seconds: StageSeconds = StageSeconds()
     candidates: tuple[Mask, ...] | None = None
+    embedding: Embedding | None = None
 
     def to_annotations(self) -> list[dict[str, Any]]:
         """Give the list of dicts that `SamAutomaticMaskGenerator.generate` gives with COCO RLE.

@@ -17,7 +17,8 @@ from amg.config import GeneratorConfig
 from amg.errors import ConfigError
 from amg.generate.budget import allow, with_quarter
 from amg.generate.crops import Crop, crop_image
-from amg.generate.encoding import encode_in_batches
+from amg.generate.encoding import Fitted, encode_in_batches
+from amg.generate.kept import fit_kept
 from amg.generate.filters import filter_candidates
 from amg.generate.full_size import compact, encode_masks
 from amg.generate.mask_batch import MaskBatch
@@ -25,9 +26,9 @@ from amg.generate.points import crop_points
 from amg.generate.selection import select_masks
 from amg.generate.waiting import Encode, WaitingMasks
 from amg.inputs.pixels import AnyImage, as_pixels
-from amg.models.interface import FittedImage, PromptableModel
+from amg.models.interface import PromptableModel
 from amg.models.precision import products_in
-from amg.records import ImageResult, Mask, StageSeconds
+from amg.records import Embedding, ImageResult, Mask, StageSeconds
 
 _MOST_PREPARED_BYTES = 2**26  # of an image's crops: SAM's 21 of two layers at 1024
 
@@ -38,7 +39,7 @@ class CropTask:
 
     crop: Crop
     image_hw: tuple[int, int]
-    fitted: FittedImage
+    fitted: Fitted
     points_xy: np.ndarray
 
 
@@ -52,7 +53,7 @@ class PreparedImage:
     @property
     def nbytes(self) -> int:
         """What the crops' pixels take."""
-        return sum(task.fitted.pixels.nbytes for task in self.tasks)
+        return sum(task.fitted.nbytes for task in self.tasks)
 
 
 @dataclass(slots=True)
@@ -89,30 +90,45 @@ class MaskGenerator:
             raise ConfigError(f"object_score_thresh: {model.info.name} gives no object score")
         self.allowance = allow(self.config, model)
 
-    def generate(self, image: AnyImage | PreparedImage) -> ImageResult:
+    def generate(self, image: AnyImage | Embedding | PreparedImage) -> ImageResult:
         """Segment everything in an image, or in what `prepare` made of it.
 
-        image: (H, W, 3) uint8 RGB, an image of Pillow's, or a path: see `as_pixels`.
-        Raises ImageError for what is none of these, or cannot be read.
+        image: (H, W, 3) uint8 RGB, an image of Pillow's, or a path: see `as_pixels`; or what was
+        kept of an image, which is not encoded again.
+        Raises ImageError for what is none of these, or cannot be read, ConfigError for an embedding
+        of another model, and for crops, which it has none of.
         """
         return self.generate_batch([image])[0]
 
-    def prepare(self, image: AnyImage) -> np.ndarray | PreparedImage:
+    def prepare(self, image: AnyImage | Embedding) -> np.ndarray | PreparedImage:
         """What an image, as `generate` takes it, needs of the CPU before the model sees it.
 
         Not needed, but safe in threads: a loader may do it while the device works on other images.
         An image whose crops would take much memory comes back as it is.
 
-        Raises ImageError as `generate` does.
+        Raises ImageError, ConfigError as `generate` does.
         """
+        if isinstance(image, Embedding):
+            return self._prepare_kept(image)
         pixels = as_pixels(image)
         tasks, n_bytes = [], 0
         for task in self.crop_tasks(pixels):
             tasks.append(task)
-            n_bytes += task.fitted.pixels.nbytes
+            n_bytes += task.fitted.nbytes
             if n_bytes > max(_MOST_PREPARED_BYTES, pixels.nbytes):
                 return pixels
         return PreparedImage(_size_hw(pixels), tuple(tasks))
+
+    def _prepare_kept(self, embedding: Embedding) -> PreparedImage:
+        if self.config.crop_n_layers:
+            raise ConfigError(
+                "crop_n_layers: an embedding is of a whole image, and crops have none"
+            )
+        size_hw = embedding.size_hw
+        (crop,) = crop_image(size_hw, 0, self.config.crop_overlap_ratio)
+        fitted, points_xy = fit_kept(self.model, embedding), crop_points(crop, self.config)
+        tasks = (CropTask(crop, size_hw, fitted, points_xy),) if len(points_xy) else ()
+        return PreparedImage(size_hw, tasks)
 
     def with_smaller_batches(self) -> "MaskGenerator | None":
         """The same with a quarter of the batches, for less memory; None if they are at one."""
@@ -122,15 +138,14 @@ class MaskGenerator:
         return MaskGenerator(self.model, smaller, heartbeat=self._heartbeat)
 
     @torch.inference_mode()
-    def generate_batch(self, images: Sequence[AnyImage | PreparedImage]) -> list[ImageResult]:
+    def generate_batch(
+        self, images: Sequence[AnyImage | Embedding | PreparedImage]
+    ) -> list[ImageResult]:
         """Segment several images, of any sizes: their crops share encoder batches.
 
-        images: as `generate` takes them. Raises ImageError as it does, before any work.
+        images: as `generate` takes them. Raises as it does, before any work.
         """
-        images = [
-            image if isinstance(image, PreparedImage) else as_pixels(image, f"images[{index}]")
-            for index, image in enumerate(images)
-        ]
+        images = [self._taken(image, f"images[{index}]") for index, image in enumerate(images)]
         in_progress = [_ImageInProgress() for _ in images]
         tasks = (
             (task.fitted, (task, progress))
@@ -147,6 +162,13 @@ class MaskGenerator:
             self._finish(_size_hw(image), progress)
             for image, progress in zip(images, in_progress, strict=True)
         ]
+
+    def _taken(
+        self, image: AnyImage | Embedding | PreparedImage, name: str
+    ) -> np.ndarray | PreparedImage:
+        if isinstance(image, Embedding):
+            return self._prepare_kept(image)
+        return image if isinstance(image, PreparedImage) else as_pixels(image, name)
 
     def crop_tasks(self, image: np.ndarray | PreparedImage) -> Iterator[CropTask]:
         """The crops of an image, those without prompts left out."""

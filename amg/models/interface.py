@@ -32,6 +32,11 @@ class FittedImage:
     pixels: np.ndarray
     frame: Frame
 
+    @property
+    def nbytes(self) -> int:
+        """What the pixels take."""
+        return self.pixels.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class PromptBatch:
@@ -170,12 +175,29 @@ class PromptableModel(Protocol):
         """What a crop (H, W, 3) uint8 RGB of any size needs of the CPU. Safe in threads."""
         ...
 
+    def frame_of(self, size_hw: tuple[int, int]) -> Frame:
+        """How a crop of this size lies in the model's input, as `fit` puts it there."""
+        ...
+
     def collate(self, images: Sequence[FittedImage]) -> torch.Tensor:
         """Crops to one batch (B, 3, S, S) on the device, as `encode` takes it."""
         ...
 
     def encode(self, pixels: torch.Tensor) -> Iterable[Any]:
-        """A batch (B, 3, S, S) to the features of each image, which only `decode` looks into."""
+        """A batch (B, 3, S, S) to the features of each image, which only the model looks into."""
+        ...
+
+    @property
+    def packed_shapes(self) -> Mapping[str, tuple[int, int, int]]:
+        """Names and shapes (C, h, w) of what `pack` gives: known without an image."""
+        ...
+
+    def pack(self, features: Any) -> dict[str, torch.Tensor]:
+        """One image's features as named arrays (C, h, w), to be kept."""
+        ...
+
+    def unpack(self, tensors: Mapping[str, torch.Tensor]) -> Any:
+        """Undo `pack`: float32 tensors on the device to features."""
         ...
 
     def decode(

@@ -8,20 +8,21 @@ import torch
 
 from amg.config import GeneratorConfig
 from amg.generate.budget import allow, with_quarter
-from amg.generate.encoding import encode_in_batches
+from amg.generate.encoding import Fitted, encode_in_batches
+from amg.generate.kept import fit_kept
 from amg.inputs.pixels import AnyImage, as_pixels
-from amg.models.interface import FittedImage, PromptableModel
+from amg.models.interface import PromptableModel
 from amg.models.precision import products_in
 from amg.predict.masks import predict_masks
 from amg.predict.prompts import check_prompts
-from amg.records import ImageResult, Mask, Prompt, StageSeconds
+from amg.records import Embedding, ImageResult, Mask, Prompt, StageSeconds
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedPrompts:
     """An image that waits for the encoder, and what will be asked of it: its pixels may go."""
 
-    fitted: FittedImage
+    fitted: Fitted
     prompts: tuple[Prompt, ...]
 
     @property
@@ -31,8 +32,8 @@ class PreparedPrompts:
 
     @property
     def nbytes(self) -> int:
-        """What the pixels take."""
-        return self.fitted.pixels.nbytes
+        """What the pixels take, or the embedding."""
+        return self.fitted.nbytes
 
 
 class PromptedGenerator:
@@ -59,12 +60,18 @@ class PromptedGenerator:
         )
         self.allowance = allow(self.config, model)
 
-    def prepare(self, image: AnyImage, prompts: Sequence[Prompt]) -> PreparedPrompts:
+    def prepare(self, image: AnyImage | Embedding, prompts: Sequence[Prompt]) -> PreparedPrompts:
         """What an image needs of the CPU before the model sees it, and its prompts, in its pixels.
 
+        image: as `MaskGenerator.generate` takes it, or what was kept of one.
+
         Safe in threads: a loader may do it while the device works on other images. Raises
-        ImageError as `MaskGenerator.generate` does, ValueError for a prompt that cannot be asked.
+        ImageError as `MaskGenerator.generate` does, ValueError for a prompt that cannot be asked,
+        ConfigError for an embedding of another model.
         """
+        if isinstance(image, Embedding):
+            check_prompts(prompts, image.size_hw)
+            return PreparedPrompts(fit_kept(self.model, image), tuple(prompts))
         pixels = as_pixels(image)
         check_prompts(prompts, pixels.shape[:2])
         return PreparedPrompts(self.model.fit(pixels), tuple(prompts))
@@ -111,6 +118,6 @@ class PromptedGenerator:
         return tuple(mask for answer in answers for mask in answer)
 
 
-def _asked(images: Sequence[PreparedPrompts]) -> Iterator[tuple[FittedImage, int]]:
+def _asked(images: Sequence[PreparedPrompts]) -> Iterator[tuple[Fitted, int]]:
     """The images that have prompts, with their indices."""
     return ((image.fitted, i) for i, image in enumerate(images) if image.prompts)

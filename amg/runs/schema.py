@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
 
-from amg.records import Mask, Prompt, Rle
+from amg.errors import ShardError
+from amg.records import Embedding, Mask, Prompt, Rle
 
 SCHEMA_VERSION = "3"
 
@@ -48,6 +50,14 @@ _MASK = pa.struct(
     ]
 )
 _PROMPT_ERROR = pa.struct([("prompt_id", pa.string()), ("error", pa.string())])
+_ARRAY = pa.struct(
+    [
+        ("name", pa.string()),
+        ("dtype", pa.string()),
+        ("shape", pa.list_(pa.int32())),
+        ("data", pa.large_binary()),
+    ]
+)
 _SECONDS = pa.struct([("decode", pa.float32()), ("encode", pa.float32()), ("masks", pa.float32())])
 
 SCHEMA = pa.schema(
@@ -64,6 +74,7 @@ SCHEMA = pa.schema(
         pa.field("seconds", _SECONDS, nullable=False),
         pa.field("candidates", pa.list_(_MASK)),
         pa.field("prompt_errors", pa.list_(_PROMPT_ERROR)),
+        pa.field("embedding", pa.list_(_ARRAY)),
     ],
     metadata={"amg.schema_version": SCHEMA_VERSION},
 )
@@ -72,12 +83,16 @@ boxes are XYWH in pixels; `parent` is the index of the smallest mask that contai
 there is none or none was looked for. `candidates` are the masks that NMS chose from, in the order
 of the prompts: null where they were not kept. Of runs from prompts, masks have what was asked, its
 box XYXY in pixels, and the asker's own `prompt_id`, `category` and `score`; `prompt_errors` are the
-prompts that could not be asked. All these are null in other runs."""
+prompts that could not be asked. All these are null in other runs. Of runs of embeddings there are no
+masks, and `embedding` has the image's arrays (C, h, w), little-endian and row-major; else it is
+null."""
+MODEL, WEIGHTS = "amg.model", "amg.weights_sha256"
+"""In a file's metadata: whose masks or embeddings it holds."""
 
 
 def _readable() -> tuple[pa.Schema, ...]:
     """The schemas of files that are read: this version's, and those before."""
-    of_2 = pa.schema([f for f in SCHEMA if f.name != "prompt_errors"])
+    of_2 = pa.schema([f for f in SCHEMA if f.name not in ("prompt_errors", "embedding")])
     for name in ("masks", "candidates"):
         place = of_2.get_field_index(name)
         of_2 = of_2.set(place, of_2.field(place).with_type(pa.list_(_MASK_TO_2)))
@@ -85,7 +100,7 @@ def _readable() -> tuple[pa.Schema, ...]:
 
 
 READABLE = _readable()
-_NESTED = ("masks", "seconds", "candidates", "prompt_errors")
+_NESTED = ("masks", "seconds", "candidates", "prompt_errors", "embedding")
 _PLAIN_COLUMNS = [name for name in SCHEMA.names if name not in _NESTED]
 
 
@@ -103,7 +118,8 @@ class ImageRow:
 
     `height` and `width` are after EXIF orientation; they, `source_mode` and `sha256` are None
     where the image could not be read that far. `error` says why a status is not ok. `candidates`
-    is None where they were not kept, or not read; `prompt_errors` in runs without prompts.
+    is None where they were not kept, or not read; `prompt_errors` in runs without prompts;
+    `embedding` in runs of masks, or where it was not read.
     """
 
     image_id: str
@@ -120,6 +136,7 @@ class ImageRow:
     masks_s: float = 0.0
     candidates: tuple[Mask, ...] | None = None
     prompt_errors: tuple[PromptError, ...] | None = None
+    embedding: Embedding | None = None
 
 
 def to_table(rows: Sequence[ImageRow]) -> pa.Table:
@@ -134,7 +151,19 @@ def _row_values(row: ImageRow) -> dict[str, Any]:
     kept = None if row.candidates is None else [_mask_values(mask) for mask in row.candidates]
     errors = None if row.prompt_errors is None else [asdict(error) for error in row.prompt_errors]
     nested = {"masks": masks, "seconds": seconds, "candidates": kept, "prompt_errors": errors}
-    return {**values, **nested}
+    return {**values, **nested, "embedding": row.embedding and _array_values(row.embedding)}
+
+
+def _array_values(embedding: Embedding) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "dtype": str(array.dtype),
+            "shape": list(array.shape),
+            "data": array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(),
+        }
+        for name, array in embedding.arrays.items()
+    ]
 
 
 def _mask_values(mask: Mask) -> dict[str, Any]:
@@ -168,10 +197,16 @@ def _prompt_values(prompt: Prompt) -> dict[str, Any]:
 def from_table(table: pa.Table) -> Iterator[ImageRow]:
     """Read rows back from an Arrow table of `SCHEMA`; numbers have the precision of the columns.
 
-    What tables of older versions have no column for is None.
+    What tables of older versions have no column for is None, and what was not read. Raises
+    ShardError for an embedding that is damaged.
     """
-    for values in table.to_pylist():
+    metadata = table.schema.metadata or {}
+    model, weights = (metadata.get(key.encode(), b"").decode() or None for key in (MODEL, WEIGHTS))
+    kept = table.column("embedding") if "embedding" in table.column_names else None
+    plain = table if kept is None else table.drop_columns("embedding")
+    for number, values in enumerate(plain.to_pylist()):
         size_hw = (values["height"], values["width"])
+        arrays = None if kept is None else _read_arrays(kept[number], values["image_id"])
         seconds = values["seconds"]
         candidates, errors = values.get("candidates"), values.get("prompt_errors")
         yield ImageRow(
@@ -182,7 +217,24 @@ def from_table(table: pa.Table) -> Iterator[ImageRow]:
             masks_s=seconds["masks"],
             candidates=None if candidates is None else _read_masks(candidates, size_hw),
             prompt_errors=None if errors is None else tuple(PromptError(**e) for e in errors),
+            embedding=None if arrays is None else Embedding(size_hw, arrays, model, weights),
         )
+
+
+def _read_arrays(kept: pa.ListScalar, image_id: str) -> dict[str, np.ndarray] | None:
+    """The arrays as they lie in the table: read-only, and without a copy."""
+    if not kept.is_valid:
+        return None
+    arrays = {}
+    for array in kept:
+        name, dtype, shape = (array[key].as_py() for key in ("name", "dtype", "shape"))
+        try:
+            flat = np.frombuffer(array["data"].as_buffer(), np.dtype(dtype).newbyteorder("<"))
+            arrays[name] = flat.reshape(shape)
+        except (TypeError, ValueError) as error:
+            text = f"{image_id}: embedding: {name}: no {dtype} of {shape}: {error}"
+            raise ShardError(text) from error
+    return arrays
 
 
 def _read_masks(masks: Sequence[dict[str, Any]], size_hw: tuple[int, int]) -> tuple[Mask, ...]:

@@ -17,7 +17,6 @@ from amg.storage.failpoints import reach
 
 # Row groups stay far under 100 MB, so that readers can take them one at a time.
 _ROW_GROUP_BYTES = 32 * 1024 * 1024
-_WITHOUT_CANDIDATES = [name for name in SCHEMA.names if name != "candidates"]
 
 
 class ShardWriter:
@@ -48,6 +47,7 @@ class ShardWriter:
         self._pending.append(row)
         masks = chain(row.masks, row.candidates or ())
         self._pending_bytes += 200 + sum(len(mask.rle.counts) + 80 for mask in masks)
+        self._pending_bytes += 0 if row.embedding is None else row.embedding.nbytes
         self.n_rows += 1
         if self._pending_bytes >= _ROW_GROUP_BYTES:
             self._flush()
@@ -129,14 +129,18 @@ def read_statuses(file: BinaryIO, name: str) -> list[str]:
 
 
 def read_shard(
-    file: BinaryIO | Path, name: str | None = None, *, candidates: bool = False
+    file: BinaryIO | Path,
+    name: str | None = None,
+    *,
+    candidates: bool = False,
+    embedding: bool = False,
 ) -> Iterator[ImageRow]:
     """Read a shard's rows, one row group at a time. Raises ShardError for what is no shard.
 
-    name: what to call the file in errors. candidates: read those too, where they were kept; they
-    are many times the masks.
+    name: what to call the file in errors. candidates, embedding: read those too, where they were
+    kept; they are many times all else.
     """
-    columns = SCHEMA.names if candidates else _WITHOUT_CANDIDATES
+    columns = _columns(candidates=candidates, embedding=embedding)
     for table in _read_groups(file, name or str(file), columns):
         yield from from_table(table)
 
@@ -149,13 +153,20 @@ def read_columns(file: BinaryIO | Path, name: str, columns: list[str]) -> Iterat
     return _read_groups(file, name, columns)
 
 
-def read_rows(file: BinaryIO | Path, name: str, places: Sequence[int]) -> Iterator[ImageRow]:
+def read_rows(
+    file: BinaryIO | Path, name: str, places: Sequence[int], *, embedding: bool = False
+) -> Iterator[ImageRow]:
     """The rows at these places of a shard, which rise; row groups without any are not read.
 
-    Raises ShardError for what is no shard.
+    embedding: read that too. Raises ShardError for what is no shard.
     """
-    for table in _read_groups(file, name, _WITHOUT_CANDIDATES, places):
+    for table in _read_groups(file, name, _columns(embedding=embedding), places):
         yield from from_table(table)
+
+
+def _columns(*, candidates: bool = False, embedding: bool = False) -> list[str]:
+    left_out = {"candidates": not candidates, "embedding": not embedding}
+    return [name for name in SCHEMA.names if not left_out.get(name)]
 
 
 def _read_groups(

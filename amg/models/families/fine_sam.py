@@ -1,10 +1,11 @@
 """SAM with finer features in the upscaling, as SAM 2 has them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from amg.models.decoding.image_decoder import ImageDecoder
+from amg.models.families.prompted_model import with_high_res
 from amg.models.families.sam import SAMModel
 from amg.models.modules.fine_encoder import FineFeatures
 from amg.models.precision import encoder_in, require_finite
@@ -23,6 +24,19 @@ class FineSAMModel(SAMModel):
             features: FineFeatures = self.image_encoder(pixels)
         require_finite(features.embedding, self.precision)
         return FineFeatures(*(maps.to(pixels.dtype) for maps in features))
+
+    @property
+    def packed_shapes(self) -> Mapping[str, tuple[int, int, int]]:
+        """Of `pack`: the fields of `FineFeatures`."""
+        return with_high_res(self.prompt_encoder.embed_dim, self.embedding_hw)
+
+    def pack(self, features: FineFeatures) -> dict[str, torch.Tensor]:
+        """One image's features by their names."""
+        return features._asdict()
+
+    def unpack(self, tensors: Mapping[str, torch.Tensor]) -> FineFeatures:
+        """Undo `pack`."""
+        return FineFeatures(**tensors)
 
     def image_decoder(self, features: FineFeatures) -> ImageDecoder:
         """What decodes prompts on one image, an item of `encode`."""

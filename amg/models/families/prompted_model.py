@@ -191,6 +191,16 @@ class PromptedModel(nn.Module, ABC):
         """What decodes prompts on one image, features of `encode`."""
 
 
+def with_high_res(dim: int, size_hw: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
+    """Names and shapes of an embedding (dim, h, w) and the finer maps that upscaling takes."""
+    h, w = size_hw
+    return {
+        "embedding": (dim, h, w),
+        "at_quarter": (dim // 8, 4 * h, 4 * w),
+        "at_eighth": (dim // 4, 2 * h, 2 * w),
+    }
+
+
 def resize_masks(logits: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
     """(M, h, w) to (M, H, W), bilinear."""
     resized = F.interpolate(logits.unsqueeze(1), size_hw, mode="bilinear", align_corners=False)

@@ -4,7 +4,7 @@ Sources: "Segment Anything" (2023), appendix A; `segment_anything/modeling/sam.p
 `segment_anything/utils/transforms.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -71,7 +71,7 @@ class SAMModel(PromptedModel):
 
     def fit(self, image: np.ndarray) -> FittedImage:
         """Resize the longest side of (H, W, 3) uint8 RGB to the input's."""
-        frame = self._frame((image.shape[0], image.shape[1]))
+        frame = self.frame_of((image.shape[0], image.shape[1]))
         return FittedImage(_resize(image, frame.resized_hw), frame)
 
     def _normalise(self, images: Sequence[FittedImage]) -> torch.Tensor:
@@ -83,7 +83,7 @@ class SAMModel(PromptedModel):
             target[:, :h, :w] = (rgb - self.pixel_mean) / self.pixel_std
         return pixels
 
-    def _frame(self, size_hw: tuple[int, int]) -> Frame:
+    def frame_of(self, size_hw: tuple[int, int]) -> Frame:
         """The crop with its longest side brought to the input's.
 
         At least one pixel a side: the original rounds slivers of an image to nothing, and fails.
@@ -98,6 +98,19 @@ class SAMModel(PromptedModel):
             embedding = self.image_encoder(pixels).to(pixels.dtype)
         require_finite(embedding, self.precision)
         return embedding
+
+    @property
+    def packed_shapes(self) -> Mapping[str, tuple[int, int, int]]:
+        """Of `pack`: the embedding's."""
+        return {"embedding": (self.prompt_encoder.embed_dim, *self.embedding_hw)}
+
+    def pack(self, features: Any) -> dict[str, torch.Tensor]:
+        """One image's features, (256, h, w), by their name."""
+        return {"embedding": features}
+
+    def unpack(self, tensors: Mapping[str, torch.Tensor]) -> Any:
+        """Undo `pack`."""
+        return tensors["embedding"]
 
     def image_decoder(self, features: Any) -> ImageDecoder:
         """What decodes prompts on one image, features (256, h, w)."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from amg.models.decoding.image_decoder import ImageDecoder
-from amg.models.families.prompted_model import PromptedModel, resize_masks
+from amg.models.families.prompted_model import PromptedModel, resize_masks, with_high_res
 from amg.models.interface import EmbeddedPrompts, FittedImage, Frame, PromptBatch
 from amg.models.modules.fpn_neck import ImageEncoder
 from amg.models.modules.layers import MLP
@@ -180,9 +180,13 @@ class SAM2Model(PromptedModel, TracksObjects):
 
     def fit(self, image: np.ndarray) -> FittedImage:
         """The pixels of (H, W, 3) uint8 RGB as they are: it is the device that resizes them."""
-        input_hw = (self.imgsz, self.imgsz)
         own = np.array(image, order="C")  # torch takes no flipped view, and none read-only
-        return FittedImage(own, Frame((image.shape[0], image.shape[1]), input_hw, input_hw))
+        return FittedImage(own, self.frame_of((image.shape[0], image.shape[1])))
+
+    def frame_of(self, size_hw: tuple[int, int]) -> Frame:
+        """The crop stretched to the whole input."""
+        input_hw = (self.imgsz, self.imgsz)
+        return Frame(size_hw, input_hw, input_hw)
 
     def _normalise(self, images: Sequence[FittedImage]) -> torch.Tensor:
         """Stretched to the square input, antialiased, to about zero mean and unit deviation."""
@@ -236,6 +240,23 @@ class SAM2Model(PromptedModel, TracksObjects):
             ImageFeatures(embedding[i], tuple(maps[i] for maps in high_res))
             for i in range(len(pixels))
         ]
+
+    @property
+    def packed_shapes(self) -> Mapping[str, tuple[int, int, int]]:
+        """Of `pack`: the embedding's and, where the decoder takes them, those of finer maps."""
+        dim = self.sam_prompt_encoder.embed_dim
+        shapes = with_high_res(dim, self.embedding_hw)
+        return shapes if self.use_high_res_features_in_sam else {"embedding": shapes["embedding"]}
+
+    def pack(self, features: ImageFeatures) -> dict[str, torch.Tensor]:
+        """One image's features by their names."""
+        finer = zip(("at_quarter", "at_eighth"), features.high_res, strict=False)
+        return {"embedding": features.embedding, **dict(finer)}
+
+    def unpack(self, tensors: Mapping[str, torch.Tensor]) -> ImageFeatures:
+        """Undo `pack`."""
+        embedding, *high_res = (tensors[name] for name in self.packed_shapes)
+        return ImageFeatures(embedding, tuple(high_res))
 
     def embed_prompts(self, prompts: PromptBatch, frame: Frame) -> EmbeddedPrompts:
         """Prompts of any kind: a box as two points of its own labels, points, one that is none.
