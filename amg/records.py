@@ -6,7 +6,9 @@ h w low resolution, H W full resolution. Boxes are XYXY inside and XYWH where re
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from amg.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,6 +146,12 @@ class Embedding:
     def nbytes(self) -> int:
         """What the arrays take."""
         return sum(array.nbytes for array in self.arrays.values())
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise ConfigError for what embeddings are not kept in."""
+    if dtype not in get_args(EmbeddingDtype):
+        raise ConfigError(f"dtype {dtype!r}: expected one of {', '.join(get_args(EmbeddingDtype))}")
 
 
 @dataclass(frozen=True, slots=True)

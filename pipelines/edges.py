@@ -14,7 +14,8 @@ from amg.inputs.reading import read_source
 from amg.inputs.sources import ImageSource
 from amg.storage.stores import LocalStorage
 from pipelines.corpus.generators import make_generator
-from pipelines.corpus.plan import differences, identity, resolve
+from pipelines.corpus.plan import differences, identity
+from pipelines.corpus.settings import resolve
 
 PROTOCOL = (
     "generator.points_per_side=16",

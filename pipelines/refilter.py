@@ -39,8 +39,9 @@ from amg.storage.patient import open_patiently
 from amg.storage.stores import Storage
 from pipelines.corpus.lease import hold_lease, hold_planning_lease
 from pipelines.corpus.messages import OnProgress, Progress, ShardResult, ShardTask, WorkerSetup
-from pipelines.corpus.plan import as_yaml, clear, decisive, differences, fingerprint
-from pipelines.corpus.run import RunReport, Signals, make_setup, read_config, work
+from pipelines.corpus.plan import clear, differences, fingerprint
+from pipelines.corpus.run import RunReport, Signals, make_setup, work
+from pipelines.corpus.settings import as_yaml, decisive, read_config
 from pipelines.corpus.state import OnState
 from pipelines.corpus.worker import publish_shard
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from amg.cli.embed import embed
 from amg.cli.evaluate import edges, evaluate
 from amg.cli.export import export
 from amg.cli.inspect import gc, status, verify
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "embed": embed,
     "plan": plan,
     "status": status,
     "verify": verify,
@@ -53,6 +55,7 @@ def _main(
     )
     logging.getLogger("amg.models").setLevel(logging.INFO)  # downloads take minutes: say so
     logging.getLogger("pipelines.corpus.engines").setLevel(logging.INFO)  # which cluster it is
+    logging.getLogger("pipelines.corpus.run").setLevel(logging.INFO)  # how much it will write
     if version:
         Console().print(package_version("amg"))
         raise typer.Exit

@@ -30,10 +30,8 @@ EXIT_BLOCKED = 6  # no command goes on until somebody mends what is named
 
 errors = Console(stderr=True, highlight=False, emoji=False)
 
-InputsArgument = Annotated[
-    list[str],
-    typer.Argument(help="Images, folders, globs, lists (.txt), tables (.parquet), tars; or URLs."),
-]
+INPUTS_HELP = "Images, folders, globs, lists (.txt), tables (.parquet), tars; or URLs."
+InputsArgument = Annotated[list[str], typer.Argument(help=INPUTS_HELP)]
 OutOption = Annotated[str, typer.Option("--out", help="Folder or URL for the result.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or URL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]

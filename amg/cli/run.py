@@ -8,6 +8,7 @@ from amg.cli.answers import describe_prompts
 from amg.cli.options import (
     EXIT_INCOMPLETE,
     EXIT_SOME_FAILED,
+    INPUTS_HELP,
     AcceptFailuresOption,
     AddressOption,
     AllowOption,
@@ -19,7 +20,6 @@ from amg.cli.options import (
     GpusOption,
     IdColumnOption,
     ImageColumnOption,
-    InputsArgument,
     LimitOption,
     MaxFailureRateOption,
     MemoryBudgetOption,
@@ -66,8 +66,10 @@ MetricsAddressOption = Annotated[
 
 
 def run(
-    inputs: InputsArgument,
     out: OutOption,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help=f"{INPUTS_HELP} None with --embeddings.")
+    ] = None,
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
@@ -80,6 +82,12 @@ def run(
     multimask: Annotated[
         bool, typer.Option("--multimask", help="Keep three masks of each prompt, not the best.")
     ] = False,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EMB", help="In place of images, what `amg embed` has kept of them in EMB."
+        ),
+    ] = None,
     id_column: IdColumnOption = None,
     uri_column: UriColumnOption = None,
     image_column: ImageColumnOption = None,
@@ -105,13 +113,14 @@ def run(
 ) -> None:
     """Segment images; write one row for each to Parquet shards under OUT. Resumes what OUT holds.
 
-    With --prompts, masks are answers to what is asked of each image.
+    With --prompts, masks are answers to what is asked of each image; with --embeddings, images are
+    not encoded again.
 
     Exit codes: 0 all images done, 3 done but some failed (their rows say why), 4 stopped: the same
     command goes on, 6 cannot go on before what is named is mended, 2 bad usage, 5 storage failed.
     """
-    from pipelines.corpus.run import Run  # noqa: PLC0415 - the library works without pipelines
-
+    if not inputs and embeddings is None:
+        raise ConfigError("give images, folders, lists, tables or tars; or --embeddings EMB")
     resolved = resolve_config(
         config,
         set_,
@@ -128,27 +137,50 @@ def run(
             "on_duplicate": on_duplicate,
             "allow": allow or None,
         },
-        engine=_engine(engine, address, workers, cpus_per_worker, gpus_per_worker),
+        engine=engine_keys(engine, address, workers, cpus_per_worker, gpus_per_worker),
     )
+    execute(
+        inputs or [],
+        out,
+        resolved,
+        overwrite=overwrite,
+        yes=yes,
+        slice_=slice_,
+        accepted=accept_failures,
+        progress=progress,
+        metrics=(metrics_port, metrics_address),
+        options=SourceOptions(id_column, uri_column, image_column),
+        limit=limit,
+        remap=remap or (),
+        prompts=prompts,
+        embeddings=embeddings,
+    )
+
+
+def execute(
+    inputs: list[str],
+    out: str,
+    config: Config,
+    *,
+    overwrite: bool,
+    yes: bool,
+    slice_: str | None,
+    accepted: float,
+    progress: str | None,
+    metrics: tuple[int | None, str | None],
+    **job: Any,
+) -> None:
+    """Do a run, show how it goes, and exit with the code for it. `job`: what else `Run` takes."""
+    from pipelines.corpus.run import Run  # noqa: PLC0415 - the library works without pipelines
+
     if overwrite and slice_ is not None:
         raise ConfigError("--overwrite, --slice: give one; the run belongs to all its slices")
     if overwrite:
         confirm_overwrite(out, yes)
-    options = SourceOptions(id_column, uri_column, image_column)
-    job = Run(
-        inputs,
-        out,
-        resolved,
-        options=options,
-        limit=limit,
-        remap=remap or (),
-        overwrite=overwrite,
-        slice_=parse_slice(slice_),
-        prompts=prompts,
-    )
+    run_ = Run(inputs, out, config, overwrite=overwrite, slice_=parse_slice(slice_), **job)
     with RunDisplay(errors, progress) as display:
-        report = job.execute(_watch(display, metrics_port, metrics_address))
-    conclude(report, out, accept_failures)
+        report = run_.execute(_watch(display, *metrics))
+    conclude(report, out, accepted)
 
 
 def retry_failed(
@@ -193,7 +225,7 @@ def retry_failed(
             model={"device": device},
             generator={"memory_budget": memory_budget},
             run={"allow": allow or None},
-            engine=_engine(engine, address, workers, cpus_per_worker, gpus_per_worker),
+            engine=engine_keys(engine, address, workers, cpus_per_worker, gpus_per_worker),
         )
 
     part, statuses = parse_slice(slice_), status or FAILED
@@ -212,13 +244,14 @@ def retry_failed(
     conclude(report, run, accept_failures)
 
 
-def _engine(
+def engine_keys(
     engine: str | None,
     address: str | None,
     workers: str | None,
     cpus: float | None,
     gpus: float | None,
 ) -> dict[str, Any]:
+    """Options as keys of the engine's configuration."""
     named = {"name": engine, "address": address, "cpus_per_worker": cpus, "gpus_per_worker": gpus}
     return {**named, **parse_workers(workers)}
 

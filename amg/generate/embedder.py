@@ -7,11 +7,11 @@ import torch
 from amg.config import GeneratorConfig
 from amg.generate.budget import allow, with_quarter
 from amg.generate.encoding import encode_in_batches
-from amg.generate.kept import check_dtype, keep
+from amg.generate.kept import keep
 from amg.inputs.pixels import AnyImage, as_pixels
 from amg.models.interface import FittedImage, PromptableModel
 from amg.models.precision import products_in
-from amg.records import EmbeddingDtype, ImageResult, StageSeconds
+from amg.records import EmbeddingDtype, ImageResult, StageSeconds, check_dtype
 
 
 class Embedder:

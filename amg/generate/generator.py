@@ -18,9 +18,9 @@ from amg.errors import ConfigError
 from amg.generate.budget import allow, with_quarter
 from amg.generate.crops import Crop, crop_image
 from amg.generate.encoding import Fitted, encode_in_batches
-from amg.generate.kept import fit_kept
 from amg.generate.filters import filter_candidates
 from amg.generate.full_size import compact, encode_masks
+from amg.generate.kept import fit_kept
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.points import crop_points
 from amg.generate.selection import select_masks

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +24,6 @@ class FittedEmbedding:
     def nbytes(self) -> int:
         """What the arrays take."""
         return self.embedding.nbytes
-
-
-def check_dtype(dtype: str) -> None:
-    """Raise ConfigError for what embeddings are not kept in."""
-    if dtype not in get_args(EmbeddingDtype):
-        raise ConfigError(f"dtype {dtype!r}: expected one of {', '.join(get_args(EmbeddingDtype))}")
 
 
 def embedding_bytes(shapes: Mapping[str, tuple[int, int, int]], dtype: EmbeddingDtype) -> int:

@@ -52,6 +52,9 @@ _WRITTEN_BY_RUNS = re.compile(
     re.VERBOSE,
 )
 
+EMBED, EMBEDDINGS = "embed", "embeddings"
+"""In the identity of a plan: that its rows are embeddings; those that its masks were made of."""
+
 Record = TypeVar("Record")
 
 
@@ -81,6 +84,9 @@ class Plan:
     `n_bytes` are those of the images whose size was known without a request. `has_secrets`: URLs
     of images have a user, password or query, which the folder does not hold.
 
+    `embedding_bytes`: what is to be kept of each image, in a run of embeddings. `embeddings`: the
+    address of those that stand for the images, wherever it is now.
+
     Of a run from prompts: their counts, and the numbers of their categories; `has_uncategorised`:
     some have no category.
     """
@@ -95,6 +101,13 @@ class Plan:
     prompts: PromptCounts | None = None
     categories: Mapping[str, int] = field(default_factory=dict)
     has_uncategorised: bool = False
+    embedding_bytes: int | None = None
+    embeddings: str | None = None
+
+    @property
+    def embed_dtype(self) -> str | None:
+        """What its embeddings are kept in; None of a run of masks."""
+        return self.identity.get(EMBED, {}).get("dtype")
 
     @property
     def has_prompts(self) -> bool:
@@ -236,6 +249,15 @@ def require_plan(storage: Storage) -> Plan:
     if plan is None:
         raise RunError(f"{storage.url()} holds no run: there is no {PLAN}")
     return plan
+
+
+def require_masks(plan: Plan, where: str) -> None:
+    """Raise RunError for a run of embeddings, where masks are wanted."""
+    if plan.embed_dtype is not None:
+        raise RunError(
+            f"{where} holds embeddings, and no masks: "
+            f"`amg run --embeddings {where} --out RUN` makes masks of them"
+        )
 
 
 def read_commits(storage: Storage, plan: Plan) -> dict[int, Commit]:

@@ -32,6 +32,7 @@ class RunResults:
         self.address = self._storage.address
         self.plan = require_plan(self._storage)
         self.commits: dict[int, Commit] = read_commits(self._storage, self.plan)
+        self._of_embeddings = self.plan.embed_dtype is not None
 
     @property
     def tally(self) -> Tally:
@@ -57,7 +58,7 @@ class RunResults:
             raise RunError(f"{self._storage.url()}: {image_id!r} is not done yet")
         name, place = self.commits[shard].file, number - self.plan.shard_rows(shard).start
         with self._storage.open(name) as file:
-            (row,) = read_rows(file, name, [place])
+            (row,) = read_rows(file, name, [place], embedding=self._of_embeddings)
         return row
 
     def image(self, row: ImageRow) -> np.ndarray:
@@ -124,7 +125,7 @@ class RunResults:
         """The rows of one committed shard: those of `plan.shard_rows(shard)`, in order."""
         name = self.commits[shard].file
         with self._storage.open(name) as file:
-            yield from read_shard(file, name)
+            yield from read_shard(file, name, embedding=self._of_embeddings)
 
     def planned_ids(self) -> Iterator[str]:
         """The ids of all planned images, in order. Raises StorageError."""

@@ -83,9 +83,8 @@ boxes are XYWH in pixels; `parent` is the index of the smallest mask that contai
 there is none or none was looked for. `candidates` are the masks that NMS chose from, in the order
 of the prompts: null where they were not kept. Of runs from prompts, masks have what was asked, its
 box XYXY in pixels, and the asker's own `prompt_id`, `category` and `score`; `prompt_errors` are the
-prompts that could not be asked. All these are null in other runs. Of runs of embeddings there are no
-masks, and `embedding` has the image's arrays (C, h, w), little-endian and row-major; else it is
-null."""
+prompts that could not be asked. All these are null in other runs. Rows of a run of embeddings have
+no masks, but the arrays (C, h, w) of `embedding`, little-endian and row-major: null elsewhere."""
 MODEL, WEIGHTS = "amg.model", "amg.weights_sha256"
 """In a file's metadata: whose masks or embeddings it holds."""
 

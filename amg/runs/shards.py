@@ -1,8 +1,12 @@
 """A shard: rows in one Parquet file, written, checked and read."""
 
 import hashlib
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from contextlib import contextmanager
+from itertools import accumulate, chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -17,6 +21,7 @@ from amg.storage.failpoints import reach
 
 # Row groups stay far under 100 MB, so that readers can take them one at a time.
 _ROW_GROUP_BYTES = 32 * 1024 * 1024
+_GROUPS_KEPT = 2
 
 
 class ShardWriter:
@@ -179,8 +184,7 @@ def _read_groups(
     file: Any = source  # pyarrow takes any object with read and seek
     try:
         with pq.ParquetFile(file) as parquet:
-            if not any(map(parquet.schema_arrow.equals, READABLE)):
-                raise ShardError(f"{name}: its columns are not those of schema {SCHEMA_VERSION}")
+            _check_columns(parquet, name)
             first = 0
             for group in range(parquet.num_row_groups):
                 n_rows = parquet.metadata.row_group(group).num_rows
@@ -190,12 +194,70 @@ def _read_groups(
                 first += n_rows
                 if wanted == []:
                     continue
-                # Arrow's threads would hold Python's file, and abort if Python ends meanwhile.
-                table = parquet.read_row_group(group, columns=columns, use_threads=False)
-                table.validate(full=True)  # else damaged text is found by whoever decodes it
+                table = _read_group(parquet, group, columns)
                 yield table if wanted is None else table.take(wanted)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise _unreadable(name, error) from error
+
+
+def _check_columns(parquet: pq.ParquetFile, name: str) -> None:
+    if not any(map(parquet.schema_arrow.equals, READABLE)):
+        raise ShardError(f"{name}: its columns are not those of schema {SCHEMA_VERSION}")
+
+
+def _read_group(parquet: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
+    # Arrow's threads would hold Python's file, and abort if Python ends meanwhile.
+    table = parquet.read_row_group(group, columns=columns, use_threads=False)
+    table.validate(full=True)  # else damaged text is found by whoever decodes it
+    return table
+
+
+class RowReader:
+    """Rows of one shard by their place, with embeddings, for threads that each want the next.
+
+    Keeps the row groups that were read last: the slowest of the threads is one behind, at most.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        """Take an open file. Raises ShardError for what is no shard, StorageError."""
+        self.name = name
+        self._lock = threading.Lock()
+        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        source: Any = file
+        with self._errors():
+            self._parquet = pq.ParquetFile(source)
+            _check_columns(self._parquet, name)
+        metadata = self._parquet.metadata
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        self._ends = list(accumulate(sizes))
+
+    def row(self, place: int) -> ImageRow:
+        """The row at a place. Raises ShardError, StorageError."""
+        group = bisect_right(self._ends, place)
+        first = self._ends[group - 1] if group else 0
+        with self._lock, self._errors():
+            if group not in self._tables:
+                columns = _columns(embedding=True)
+                self._tables[group] = _read_group(self._parquet, group, columns)
+                if len(self._tables) > _GROUPS_KEPT:
+                    self._tables.popitem(last=False)
+            table = self._tables[group]
+        (row,) = from_table(table.slice(place - first, 1))
+        return row
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise _unreadable(self.name, error) from error
+        except OSError as error:
+            text = f"{self.name}: cannot be read: {error}"
+            raise StorageError(text, passing=is_passing(error)) from error
+
+    def close(self) -> None:
+        """Forget the file, which whoever opened it closes."""
+        self._parquet.close()
 
 
 def _unreadable(name: str, error: Exception) -> ShardError:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from amg.prompts.checks import in_pixels, problem_of
-from amg.records import Prompt
+from amg.records import Embedding, Prompt
 from amg.runs.schema import PromptError
 from pipelines.corpus.messages import HasBytes
 
 logger = logging.getLogger(__name__)
+Image = np.ndarray | Embedding
+"""(H, W, 3) uint8 RGB, or what was kept of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,41 +31,41 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Unprepared:
-    """An image (H, W, 3) uint8 RGB and its prompts, which could not be prepared in a thread."""
+    """An image or its embedding, and its prompts, which could not be prepared in a thread."""
 
-    rgb: np.ndarray
+    image: Image
     prompts: tuple[Prompt, ...]
 
     @property
     def nbytes(self) -> int:
         """What the pixels take."""
-        return self.rgb.nbytes
+        return self.image.nbytes
 
 
-def ask_grid(prepare: Callable[[np.ndarray], HasBytes], rgb: np.ndarray) -> Question:
+def ask_grid(prepare: Callable[[Image], HasBytes], image: Image) -> Question:
     """The question of a run without prompts: its generator takes an image also as it is."""
-    return Question(_prepared(lambda: prepare(rgb), rgb))
+    return Question(_prepared(lambda: prepare(image), image))
 
 
 def ask_prompts(
-    prepare: Callable[[np.ndarray, Sequence[Prompt]], HasBytes],
+    prepare: Callable[[Image, Sequence[Prompt]], HasBytes],
     planned: Sequence[tuple[Prompt, bool]],
-    rgb: np.ndarray,
+    image: Image,
 ) -> Question:
     """The question of an image's planned prompts, some of them in shares of its size."""
-    size_hw = (rgb.shape[0], rgb.shape[1])
+    size_hw = image.size_hw if isinstance(image, Embedding) else (image.shape[0], image.shape[1])
     prompts, errors = [], []
     for prompt, is_share in planned:
-        asked = in_pixels(prompt, size_hw) if is_share else prompt
-        problem = problem_of(asked, size_hw)
+        wanted = in_pixels(prompt, size_hw) if is_share else prompt
+        problem = problem_of(wanted, size_hw)
         if problem is None:
-            prompts.append(asked)
+            prompts.append(wanted)
         else:
             errors.append(PromptError(prompt.prompt_id, problem))
-    image = None
+    asked = None
     if prompts:
-        image = _prepared(lambda: prepare(rgb, prompts), Unprepared(rgb, tuple(prompts)))
-    return Question(image, tuple(prompts), tuple(errors))
+        asked = _prepared(lambda: prepare(image, prompts), Unprepared(image, tuple(prompts)))
+    return Question(asked, tuple(prompts), tuple(errors))
 
 
 def _prepared(prepare: Callable[[], HasBytes], otherwise: HasBytes) -> HasBytes:
@@ -77,7 +79,7 @@ def _prepared(prepare: Callable[[], HasBytes], otherwise: HasBytes) -> HasBytes:
 
 def prepared_again(image: Any, prepare: Callable[..., HasBytes]) -> Any:
     """What the generator takes; raises what preparing an image has raised before."""
-    return prepare(image.rgb, image.prompts) if isinstance(image, Unprepared) else image
+    return prepare(image.image, image.prompts) if isinstance(image, Unprepared) else image
 
 
 def unanswered(prompts: Sequence[Prompt], answered: Sequence[Prompt | None]) -> list[PromptError]:

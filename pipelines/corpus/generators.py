@@ -4,9 +4,11 @@ A worker that is given another segmenter starts without torch.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from amg.config import Config
+from amg.records import EmbeddingDtype
 from pipelines.corpus.messages import MakeGenerator, Segmenter
 
 if TYPE_CHECKING:
@@ -14,8 +16,12 @@ if TYPE_CHECKING:
     from amg.models.interface import PromptableModel
 
 
-def default_generator(*, has_prompts: bool) -> MakeGenerator:
-    """What makes the segmenters of a run, from prompts or without."""
+def default_generator(
+    *, has_prompts: bool, embed_dtype: EmbeddingDtype | None = None
+) -> MakeGenerator:
+    """What makes the segmenters of a run: of embeddings, from prompts, or of a grid."""
+    if embed_dtype is not None:
+        return partial(make_embedder, dtype=embed_dtype)
     return make_prompted if has_prompts else make_generator
 
 
@@ -55,3 +61,12 @@ def make_prompted(config: Config, heartbeat: Callable[[], None] = lambda: None) 
         multimask_output=config.run.multimask,
         heartbeat=heartbeat,
     )
+
+
+def make_embedder(
+    config: Config, heartbeat: Callable[[], None] = lambda: None, *, dtype: EmbeddingDtype
+) -> Segmenter:
+    """Load the model of a configuration, of which its encoder is wanted."""
+    from amg.generate.embedder import Embedder  # noqa: PLC0415 - see above
+
+    return Embedder(_load(config), config.generator, dtype=dtype, heartbeat=heartbeat)

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,12 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from amg.config import Config
+from amg.errors import ConfigError
 from amg.inputs.allowed import settle
 from amg.inputs.ids import hash_ids
 from amg.inputs.moved import Move, planned_location, present_location, with_planned_names
 from amg.inputs.sources import ImageSource, SourceOptions, list_sources
+from amg.records import EmbeddingDtype, check_dtype
 from amg.runs.folder import REPORT_PAGES
+from amg.runs.planned import PlannedInputs
 from amg.runs.spool import CompleteInputs
+from amg.storage.patient import open_patiently
 from amg.storage.urls import as_sent, bare, from_bytes, to_bytes
 from pipelines.corpus import duplicates
 from pipelines.corpus.prompts import PromptListing
@@ -35,15 +39,41 @@ class Job:
     limit: int | None = None
     moves: Sequence[Move] = ()
     prompts: str | None = None
+    embed: EmbeddingDtype | None = None
+    """Embeddings are made, and no masks."""
+    embeddings: str | None = None
+    """The run of embeddings whose images these are, in place of `inputs`."""
 
     def sources(self, listing: "Listing | None" = None) -> Iterator[ImageSource]:
         """The images, in order, with the names that the plan has, and where they are listed now."""
+        if self.embeddings is not None:
+            yield from planned_sources(self.embeddings)
+            return
         run = self.config.run
         listed = list_sources(self.inputs, self.options, REPORT_PAGES, settle(run.allow))
         named: Iterator[ImageSource] = islice(listed, self.limit)
         if self.moves:
             named = (with_planned_names(source, self.moves) for source in named)
-        return duplicates.distinct(named, run.on_duplicate, (listing or Listing()).count_later)
+        yield from duplicates.distinct(named, run.on_duplicate, (listing or Listing()).count_later)
+
+
+def check_job(job: Job) -> None:
+    """Raise ConfigError for what contradicts itself, before anything is looked at."""
+    if job.embed is not None:
+        check_dtype(job.embed)
+        for name in ("prompts", "embeddings"):
+            if getattr(job, name) is not None:
+                raise ConfigError(f"{name}: of masks, and embeddings are to be made")
+    said = [job.inputs, job.limit, job.moves, job.options != SourceOptions()]
+    if job.embeddings is not None and any(said):
+        raise ConfigError("inputs: the embeddings have theirs; give no inputs, and nothing of them")
+
+
+def planned_sources(run: str) -> Iterator[ImageSource]:
+    """The images of a run, in order."""
+    with closing(PlannedInputs(open_patiently(run))) as inputs:
+        for batch in inputs.batches():
+            yield from batch
 
 
 @dataclass(slots=True)

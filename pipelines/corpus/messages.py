@@ -27,7 +27,8 @@ class Segmenter(Protocol):
     def prepare(self) -> Callable[..., HasBytes]:
         """Does what an image (H, W, 3) uint8 RGB needs of the CPU before the device; in threads.
 
-        In runs from prompts the image's prompts are the second argument.
+        In runs from embeddings it takes an `Embedding` instead, in runs from prompts the image's
+        prompts as the second argument.
         """
         ...
 
@@ -80,6 +81,8 @@ class WorkerSetup:
     witness: ImageSource | None = None
     has_prompts: bool = False
     """The images' prompts are in the run's folder."""
+    embeddings: str | None = None
+    """Where embeddings are that stand for the images."""
     again: frozenset[str] = FAILED
     """Statuses of the rows of a committed shard that are done again."""
 

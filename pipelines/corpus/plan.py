@@ -13,16 +13,15 @@ from itertools import chain
 from typing import Any
 
 import pyarrow.parquet as pq
-import yaml
 
-from amg.config import OF_THE_CALL, Config, GeneratorConfig
+from amg.config import Config
 from amg.errors import ConfigError, RunError, StorageError
-from amg.inputs.allowed import settle
-from amg.models.zoo.registry import MODELS, locate_weights
 from amg.prompts.files import PromptSource
 from amg.runs.folder import (
     COMMITS,
     CONFIG,
+    EMBED,
+    EMBEDDINGS,
     EVENTS,
     INPUTS,
     PLAN,
@@ -42,36 +41,26 @@ from amg.runs.spool import CompleteInputs, SourceSpool
 from amg.storage.access import is_passing
 from amg.storage.stores import Storage
 from pipelines.corpus.duplicates import refuse_duplicates
+from pipelines.corpus.embeddings import KeptEmbeddings, embedding_bytes, open_embeddings
 from pipelines.corpus.listing import Job, Listing, hash_planned, list_inputs, measure
 from pipelines.corpus.prompts import hash_prompts, list_prompts, write_prompts
+from pipelines.corpus.settings import as_yaml, decisive, resolve
 
 _SHOWN = 5
 
 
-def resolve(config: Config) -> tuple[Config, str]:
-    """The configuration with the model's own defaults, and the sha256 of its weights.
-
-    A checkpoint that is a registered model's own file gives the model its name.
-
-    Raises ConfigError for an unknown model, CheckpointError if the weights cannot be had.
-    """
-    spec, weights = locate_weights(config.model.name, config.model.checkpoint)
-    generator = config.generator.for_model(spec.generator_defaults)
-    named = config.model.model_copy(update={"name": spec.name if spec.name in MODELS else None})
-    settled = settle_paths(config).model_copy(update={"generator": generator, "model": named})
-    return settled, weights.sha256
-
-
-def settle_paths(config: Config) -> Config:
-    """The configuration as it holds in any working folder."""
-    run = config.run.model_copy(update={"allow": settle(config.run.allow)})
-    return config.model_copy(update={"run": run})
-
-
 def identity(
-    config: Config, weights_sha256: str, inputs_sha256: str, prompts_sha256: str | None = None
+    config: Config,
+    weights_sha256: str,
+    inputs_sha256: str,
+    prompts_sha256: str | None = None,
+    kind: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All that decides a run's rows and their places."""
+    """All that decides a run's rows and their places.
+
+    kind: where it is of embeddings, or its masks are made of such: `EMBED`, `EMBEDDINGS`.
+    """
+    kind = kind or {}
     asked = {"sha256": prompts_sha256, "multimask": config.run.multimask}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -82,18 +71,14 @@ def identity(
             "precision": config.model.precision,
             "weights_sha256": weights_sha256,
         },
-        "generator": decisive(config.generator),
+        "generator": {} if EMBED in kind else decisive(config.generator),
         "run": {
             "images_per_shard": config.run.images_per_shard,
             "max_image_pixels": config.run.max_image_pixels,
         },
         **({} if prompts_sha256 is None else {"prompts": asked}),
+        **kind,
     }
-
-
-def decisive(generator: GeneratorConfig) -> dict[str, Any]:
-    """The parameters that decide which masks there are."""
-    return generator.model_dump(mode="json", exclude=OF_THE_CALL["generator"])
 
 
 def fingerprint(identity_: Mapping[str, Any]) -> str:
@@ -116,13 +101,14 @@ def prepare(
     Raises ConfigError for inputs, model or duplicate ids, RunError for a folder with another run,
     naming what differs.
     """
-    config, weights_sha256 = resolve(job.config)
+    config, weights_sha256, kept = _settle(job)
+    kind = _kind(job, kept)
     found = None if overwrite else read_plan(storage)
     prompts = _open_prompts(job)
     if found is not None:
         listing = _list_again(job, complete)
         asked = None if prompts is None else hash_prompts(prompts)
-        now = identity(config, weights_sha256, listing.sha256, asked)
+        now = identity(config, weights_sha256, listing.sha256, asked, kind)
         _compare(found, now, listing, job, storage)
         if storage.size(CONFIG) is None:  # the planner was killed in between
             storage.write(CONFIG, as_yaml(config))
@@ -132,7 +118,7 @@ def prepare(
     listing = _write_inputs(job, storage, complete, prompts, overwrite=overwrite)
     asked = listing.asked
     asked_sha256 = None if asked is None else asked.sha256
-    what = identity(config, weights_sha256, listing.sha256, asked_sha256)
+    what = identity(config, weights_sha256, listing.sha256, asked_sha256, kind)
     plan = Plan(
         run_id=uuid.uuid4().hex[:12],
         fingerprint=fingerprint(what),
@@ -144,6 +130,8 @@ def prepare(
         prompts=None if asked is None else asked.counts(listing.n_images),
         categories={} if asked is None else asked.categories,
         has_uncategorised=asked is not None and asked.has_uncategorised,
+        embedding_bytes=None if job.embed is None else embedding_bytes(config, job.embed),
+        embeddings=None if kept is None else kept.address,
     )
     storage.write(PLAN, to_json(plan))
     storage.write(CONFIG, as_yaml(config))
@@ -158,6 +146,27 @@ def take_inputs(job: Job, plan: Plan, storage: Storage, complete: CompleteInputs
     listing = _list_again(job, complete)
     now = {**plan.identity, "inputs_sha256": listing.sha256}
     _compare(plan, now, listing, job, storage)
+
+
+def _settle(job: Job) -> tuple[Config, str, KeptEmbeddings | None]:
+    """What `resolve` gives, and the embeddings that stand for the images. Raises ConfigError."""
+    kept = None if job.embeddings is None else open_embeddings(job.embeddings)
+    config, weights_sha256 = resolve(job.config if kept is None else kept.configure(job.config))
+    if kept is not None:
+        kept.check_model(config, weights_sha256)
+    is_grid = job.prompts is None
+    if config.generator.crop_n_layers and is_grid and not (job.embed is kept is None):
+        raise ConfigError(
+            "generator.crop_n_layers: an embedding is of a whole image, and crops have none"
+        )
+    return config, weights_sha256, kept
+
+
+def _kind(job: Job, kept: KeptEmbeddings | None) -> dict[str, Any]:
+    """What its identity says of embeddings."""
+    if job.embed is not None:
+        return {EMBED: {"dtype": job.embed}}
+    return {} if kept is None else {EMBEDDINGS: kept.describe()}
 
 
 def _open_prompts(job: Job) -> PromptSource | None:
@@ -178,15 +187,9 @@ def _list_again(job: Job, complete: CompleteInputs | None) -> Listing:
     return listing
 
 
-def as_yaml(config: Config) -> bytes:
-    """What a run's folder keeps of a configuration: what decides its rows."""
-    kept = config.model_dump(mode="json", exclude=dict(OF_THE_CALL))
-    return yaml.safe_dump(kept, sort_keys=False).encode()
-
-
 def survey(job: Job) -> tuple[Listing, Config]:
     """List the inputs and check what a run would need, writing nothing. Raises as `prepare`."""
-    config, _ = resolve(job.config)
+    config, _, _ = _settle(job)
     prompts = _open_prompts(job)
     listing, n_bytes, n_unknown = Listing(), 0, 0
     with SourceSpool() as spool:
@@ -246,7 +249,8 @@ def check_config(plan: Plan, config: Config) -> None:
         raise RunError("made by refilter: do this to the run that it was made from, then refilter")
     asked = planned.get("prompts", {}).get("sha256")
     weights, inputs = planned["model"]["weights_sha256"], planned["inputs_sha256"]
-    now = identity(config, weights, inputs, asked)
+    kind = {key: planned[key] for key in (EMBED, EMBEDDINGS) if key in planned}
+    now = identity(config, weights, inputs, asked, kind)
     if fingerprint(now) != plan.fingerprint:
         raise RunError(f"not the run that was planned ({'; '.join(differences(planned, now))})")
 

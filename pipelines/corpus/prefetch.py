@@ -14,13 +14,14 @@ from amg.config import RunConfig
 from amg.errors import ImageError
 from amg.inputs.images import decode_image
 from amg.inputs.sources import ImageSource
-from amg.records import Prompt
+from amg.records import Embedding, Prompt
 from amg.runs.schema import ImageRow
 from pipelines.corpus.asking import Question
 from pipelines.corpus.messages import HasBytes
 
-Ask = Callable[[int, np.ndarray], Question]
-"""What is asked of the image of an index, (H, W, 3) uint8 RGB, prepared for it; in threads."""
+Ask = Callable[[int, np.ndarray | Embedding], Question]
+"""What is asked of the image of an index, prepared for it: of (H, W, 3) uint8 RGB, or of what was
+kept of it; in threads."""
 
 Read = Callable[[ImageSource], bytes]
 """The bytes of a source's file, in threads; raises ImageError, and StorageError to end it all."""
@@ -79,8 +80,11 @@ class ByteBudget:
             self._changed.notify_all()
 
 
-class _Place:
-    """One image's place in the budget: entered once, by a decoder or else on leaving."""
+class Place:
+    """One image's place in the budget: entered once, by a decoder or else on leaving.
+
+    `waited_s`: how long that has taken.
+    """
 
     def __init__(self, budget: ByteBudget, turn: int) -> None:
         self._budget, self._turn = budget, turn
@@ -88,6 +92,7 @@ class _Place:
         self.waited_s = 0.0
 
     def enter(self, n_bytes: int) -> None:
+        """Wait for so much memory."""
         started = time.perf_counter()
         self._budget.take(self._turn, n_bytes)
         self.waited_s = time.perf_counter() - started
@@ -101,31 +106,33 @@ class _Place:
         self._n_bytes = n_bytes
 
     def leave(self) -> None:
+        """The image takes nothing any more."""
         self.charge(0)
+
+
+Load = Callable[[int, ImageSource, Place], LoadedImage]
+"""What is loaded of the image of an index, in threads; it says of the memory that this takes."""
 
 
 def load_ahead(
     sources: Iterable[tuple[int, ImageSource]],
     config: RunConfig,
-    read: Read,
-    ask: Ask,
+    load: Load,
     announce: Callable[[int], None] = lambda _: None,
 ) -> Generator[LoadedImage]:
-    """Read, decode and prepare (index, source) pairs, in order, ahead of who takes them.
+    """Load (index, source) pairs, in order, ahead of who takes them.
 
-    announce: hears of each index before its image is touched.
-
-    Raises what `read` raises, but for ImageError.
+    announce: hears of each index before its image is touched. Raises what `load` raises.
     """
     ahead = 2 * config.images_per_batch + config.decode_threads
     budget = ByteBudget(config.prefetch_bytes)
-    waiting: deque[tuple[_Place, Future[LoadedImage]]] = deque()
+    waiting: deque[tuple[Place, Future[LoadedImage]]] = deque()
     pool = ThreadPoolExecutor(config.decode_threads, "decode")
     try:
         for turn, (index, source) in enumerate(sources):
             announce(index)
-            place = _Place(budget, turn)
-            waiting.append((place, pool.submit(_load, index, source, place, config, read, ask)))
+            place = Place(budget, turn)
+            waiting.append((place, pool.submit(load, index, source, place)))
             if len(waiting) > ahead:
                 yield _take(waiting)
         while waiting:
@@ -135,22 +142,26 @@ def load_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _take(waiting: deque[tuple[_Place, Future[LoadedImage]]]) -> LoadedImage:
+def _take(waiting: deque[tuple[Place, Future[LoadedImage]]]) -> LoadedImage:
     place, future = waiting.popleft()
     loaded = future.result()
     place.leave()
     return loaded
 
 
-def _load(
+def load_image(
     index: int,
     source: ImageSource,
-    place: _Place,
+    place: Place,
+    *,
     config: RunConfig,
     read: Read,
     ask: Ask,
 ) -> LoadedImage:
-    """One image; whatever is wrong with it goes into its row."""
+    """Read, decode and prepare an image; whatever is wrong with it goes into its row.
+
+    Raises what `read` raises, but for ImageError.
+    """
     started = time.perf_counter()
     row = ImageRow(source.image_id, source.uri, status="empty")
     question = Question(None)

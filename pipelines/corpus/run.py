@@ -11,14 +11,12 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
-import yaml
-
-from amg.config import Config, read_yaml, without_call
+from amg.config import Config
 from amg.errors import ConfigError, InterruptedRunError, RunError
 from amg.inputs.moved import parse_moves
 from amg.inputs.sources import ImageSource, SourceOptions
+from amg.records import EmbeddingDtype
 from amg.runs.folder import (
-    CONFIG,
     PROMPTS,
     REFILTERED,
     Commit,
@@ -29,7 +27,7 @@ from amg.runs.folder import (
     require_plan,
 )
 from amg.runs.planned import PlannedInputs
-from amg.runs.schema import FAILED
+from amg.runs.schema import FAILED, MODEL, WEIGHTS
 from amg.runs.spool import CompleteInputs
 from amg.storage.patient import PatientStorage, open_patiently
 from amg.storage.stores import Storage
@@ -38,9 +36,10 @@ from pipelines.corpus.driver import Driver
 from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.generators import default_generator
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
-from pipelines.corpus.listing import Job
+from pipelines.corpus.listing import Job, check_job
 from pipelines.corpus.messages import MakeGenerator, MakeWorker, WorkerSetup
-from pipelines.corpus.plan import check_config, prepare, settle_paths, take_inputs
+from pipelines.corpus.plan import check_config, prepare, take_inputs
+from pipelines.corpus.settings import read_config, settle_paths
 from pipelines.corpus.state import OnState
 from pipelines.corpus.witness import find_witness, spread
 from pipelines.corpus.worker import segmenting
@@ -86,7 +85,9 @@ class Run:
     below OLD is below NEW now: it is read there, and is the same. `make_generator` replaces the
     model: it gives a `pipelines.corpus.messages.Segmenter`, and must be importable by name where
     the workers live. `prompts`: a file, a folder of labels or a run, as docs/prompts.md has them;
-    its boxes and points are asked, and no grid.
+    its boxes and points are asked, and no grid. `embed`: keep embeddings, in float16 or float32,
+    and no masks. `embeddings`: such a run, finished, whose embeddings stand for its images; there
+    are no inputs then. docs/embeddings.md has both.
     """
 
     def __init__(
@@ -102,15 +103,19 @@ class Run:
         slice_: tuple[int, int] = (0, 1),
         make_generator: MakeGenerator | None = None,
         prompts: str | os.PathLike[str] | None = None,
+        embed: EmbeddingDtype | None = None,
+        embeddings: str | os.PathLike[str] | None = None,
     ) -> None:
         names, moves = [os.fspath(i) for i in inputs], parse_moves(remap)
         asked = None if prompts is None else os.fspath(prompts)
-        self.job = Job(names, config or Config(), options, limit, moves, asked)
+        kept = None if embeddings is None else os.fspath(embeddings)
+        self.job = Job(names, config or Config(), options, limit, moves, asked, embed, kept)
+        check_job(self.job)
         self.storage = open_patiently(out)
         if overwrite and slice_ != (0, 1):
             raise ConfigError("--overwrite would delete what other slices do: begin without slices")
         self._overwrite, self._slice = overwrite, slice_
-        make = make_generator or default_generator(has_prompts=asked is not None)
+        make = make_generator or default_generator(has_prompts=asked is not None, embed_dtype=embed)
         self._make_worker = segmenting(make)
 
     def execute(self, watch: OnState = lambda _: None) -> RunReport:
@@ -133,6 +138,7 @@ class Run:
             commits = read_commits(self.storage, plan)
             todo = [s for s in shards_of(plan, self._slice) if s not in commits]
             setup = make_setup(self.storage, plan, config, self._make_worker)
+            setup = replace(setup, embeddings=self.job.embeddings)  # where they are now
             return work(
                 self.storage, lease, plan, setup, commits, todo, watch, signals, complete=complete
             )
@@ -179,12 +185,14 @@ def retry_failed(
             names = [os.fspath(i) for i in inputs]
             job = Job(names, config, options, limit, parse_moves(remap))
             take_inputs(job, plan, storage, complete)
-        elif plan.has_secrets and earlier:
+        elif plan.has_secrets and plan.embeddings is None and earlier:
             raise RunError(
                 f"{storage.url()}: addresses of its images had a user, password or query, such as "
                 "a signature, which a run does not keep: give its inputs again, after the run"
             )
-        make = make_generator or default_generator(has_prompts=plan.has_prompts)
+        make = make_generator or default_generator(
+            has_prompts=plan.has_prompts, embed_dtype=plan.embed_dtype
+        )
         setup = replace(make_setup(storage, plan, config, segmenting(make)), again=again)
         todo = list(earlier)
         return work(
@@ -206,20 +214,6 @@ def shards_of(plan: Plan, slice_: tuple[int, int]) -> range:
     return range(index, plan.n_shards, count)
 
 
-def read_config(storage: Storage) -> Config:
-    """What decides a run's rows; older folders also hold what was a call's own: it is left out.
-
-    Raises RunError for a file that is missing or damaged.
-    """
-    data = storage.read(CONFIG)
-    if data is None:
-        raise RunError(f"{storage.url(CONFIG)} is missing")
-    try:
-        return without_call(Config(**read_yaml(data)))
-    except (TypeError, yaml.YAMLError, ConfigError) as error:
-        raise RunError(f"{storage.url(CONFIG)}: no valid configuration: {error}") from error
-
-
 def make_setup(
     storage: Storage, plan: Plan, config: Config, make_worker: MakeWorker
 ) -> WorkerSetup:
@@ -232,11 +226,12 @@ def make_setup(
         fingerprint=plan.fingerprint,
         weights_sha256=model["weights_sha256"],
         has_prompts=plan.has_prompts,
+        embeddings=plan.embeddings,
         metadata={
             "amg.version": version("amg"),
             "amg.run": plan.run_id,
-            "amg.model": model["name"],
-            "amg.weights_sha256": model["weights_sha256"],
+            MODEL: model["name"],
+            WEIGHTS: model["weights_sha256"],
             "amg.generator": config.generator.model_dump_json(),
         },
     )
@@ -261,11 +256,14 @@ def work(
     taken_over = sum(tally.images - tally.count(setup.again) for tally in earlier)
     if plan.prompts is not None:
         logger.info("%s", plan.prompts)
+    if plan.embedding_bytes is not None:
+        logger.info("%s", describe_size(plan))
     if todo:
         if plan.has_prompts and storage.size(PROMPTS) is None:
             raise RunError(f"{storage.url(PROMPTS)} is missing: --overwrite begins anew")
-        allow = setup.config.run.allow
-        setup = replace(setup, witness=look_for_witness(storage, plan, complete, allow))
+        if setup.embeddings is None:
+            allow = setup.config.run.allow
+            setup = replace(setup, witness=look_for_witness(storage, plan, complete, allow))
     driver = Driver(storage, lease, plan, setup, commits, todo, earlier_files, complete)
     if todo:
         engine = make_engine(setup, len(todo))
@@ -281,6 +279,15 @@ def work(
     )
     finish(storage, report, complete=report.is_complete)
     return report
+
+
+def describe_size(plan: Plan) -> str:
+    """How much a run of embeddings is to write."""
+    each = plan.embedding_bytes or 0
+    return (
+        f"{plan.n_images} embeddings of {each / 1e6:.1f} MB in {plan.embed_dtype}: "
+        f"{each * plan.n_images / 1e9:.2f} GB, before compression"
+    )
 
 
 def look_for_witness(

@@ -2,17 +2,14 @@
 
 import logging
 import platform
-import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-
-import numpy as np
 
 from amg.errors import (
     BlockedRunError,
@@ -33,7 +30,16 @@ from amg.storage.failpoints import reach
 from amg.storage.patient import open_patiently
 from amg.storage.retry import read_with_backoff
 from amg.storage.stores import Storage
-from pipelines.corpus.asking import Question, ask_grid, ask_prompts, prepared_again, unanswered
+from pipelines.corpus.asking import (
+    Image,
+    Question,
+    ask_grid,
+    ask_prompts,
+    prepared_again,
+    unanswered,
+)
+from pipelines.corpus.devices import empty_cache, is_device_lost, is_out_of_memory
+from pipelines.corpus.embeddings import load_embedding, open_shard
 from pipelines.corpus.messages import (
     MakeGenerator,
     MakeWorker,
@@ -44,14 +50,13 @@ from pipelines.corpus.messages import (
     ShardTask,
     WorkerSetup,
 )
-from pipelines.corpus.prefetch import LoadedImage, load_ahead
+from pipelines.corpus.prefetch import LoadedImage, load_ahead, load_image
 from pipelines.corpus.witness import InputReader
 
 logger = logging.getLogger(__name__)
 _MAX_REASON_CHARS = 200
 _BEAT_S = 1.0
 _UNREAD = ("missing", "unreachable")  # a file that is no picture is there
-_SAYS_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA's libraries
 
 
 def segmenting(make_generator: MakeGenerator) -> MakeWorker:
@@ -82,6 +87,7 @@ class Worker:
         self._plan = _check_place(setup, self._storage)
         self._prompts = PlannedPrompts(self._storage) if setup.has_prompts else None
         self._asked: dict[int, list[tuple[Prompt, bool]]] = {}
+        self._load = partial(load_image, config=self._config, read=self._inputs.read, ask=self._ask)
         self._generator = make_generator(setup.config, self._beat)
         _check_weights(self._generator, setup.weights_sha256)
 
@@ -96,8 +102,18 @@ class Worker:
         self._mark(task)  # a durable sign of this attempt: it counts if nobody survives it
         self._asked = self._read_prompts(task)
         reach("shard.begun")
-        with closing(self._counted(task)) as rows:
+        with self._loading(task), closing(self._counted(task)) as rows:
             return publish_shard(self._storage, self._setup, task, rows, lambda: self._progress)
+
+    @contextmanager
+    def _loading(self, task: ShardTask) -> Iterator[None]:
+        """Have the embeddings of a task's images at hand, where these stand for the images."""
+        if self._setup.embeddings is None:
+            yield
+            return
+        with open_shard(self._setup.embeddings, task.shard) as stored:
+            self._load = partial(load_embedding, stored=stored, ask=self._ask)
+            yield
 
     def _counted(self, task: ShardTask) -> Generator[ImageRow]:
         with closing(self._rows(task)) as rows:
@@ -116,10 +132,10 @@ class Worker:
             return {}
         return read_with_backoff(lambda: prompts.read(self._plan.shard_rows(task.shard)))
 
-    def _ask(self, index: int, rgb: np.ndarray) -> Question:
+    def _ask(self, index: int, image: Image) -> Question:
         if self._prompts is None:
-            return ask_grid(self._generator.prepare, rgb)
-        return ask_prompts(self._generator.prepare, self._asked.get(index, ()), rgb)
+            return ask_grid(self._generator.prepare, image)
+        return ask_prompts(self._generator.prepare, self._asked.get(index, ()), image)
 
     def _rows(self, task: ShardTask) -> Generator[ImageRow]:
         """One row for each source of the task, in order."""
@@ -167,13 +183,11 @@ class Worker:
     def _kept_rows(self, earlier_file: str | None) -> Generator[ImageRow]:
         if earlier_file is not None:
             with self._storage.open(earlier_file) as file:
-                rows = read_shard(file, earlier_file, candidates=True)
+                rows = read_shard(file, earlier_file, candidates=True, embedding=True)
                 yield from (row for row in rows if row.status not in self._setup.again)
 
     def _segmented(self, sources: Iterable[tuple[int, ImageSource]]) -> Generator[ImageRow]:
-        with closing(
-            load_ahead(sources, self._config, self._inputs.read, self._ask, self._touch)
-        ) as loaded:
+        with closing(load_ahead(sources, self._config, self._load, self._touch)) as loaded:
             while batch := list(islice(loaded, self._config.images_per_batch)):
                 self._check_inputs(batch)
                 rows = self._segment(batch, self._generator)
@@ -183,6 +197,8 @@ class Worker:
 
     def _check_inputs(self, batch: list[LoadedImage]) -> None:
         """Stop the run where a mount is gone: it would give a million rows of missing images."""
+        if self._setup.embeddings is not None:
+            return  # no image is read
         for loaded in batch:
             is_unread = loaded.row.status in _UNREAD
             self._unread_in_a_row = self._unread_in_a_row + 1 if is_unread else 0
@@ -209,10 +225,10 @@ class Worker:
             results = iter(self._generate(images, generator))
         # Whatever an image makes torch, OpenCV or our own code raise, the run's other rows go on.
         except Exception as error:
-            if _is_device_lost(error):
+            if is_device_lost(error):
                 raise  # only a new process can go on
             logger.debug("a batch of %d failed", len(batch), exc_info=True)
-            status = "oom" if _is_out_of_memory(error) else "crashed"
+            status = "oom" if is_out_of_memory(error) else "crashed"
             reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
         else:
             return [
@@ -221,7 +237,7 @@ class Worker:
             ]
         # Not sooner: the error's traceback held the arrays of the step that failed.
         if status == "oom":
-            _empty_cache()
+            empty_cache()
         if len(batch) > 1:
             return [row for loaded in batch for row in self._segment([loaded], generator)]
         smaller = generator.with_smaller_batches() if status == "oom" else None
@@ -297,37 +313,6 @@ def publish_shard(
     return ShardResult(task.shard, task.attempt, name, n_bytes, sha256, done.tally, done.busy_s)
 
 
-def _is_device_lost(error: Exception) -> bool:
-    """Whether the device is of no more use to this process, as after a CUDA assertion."""
-    torch = sys.modules.get("torch")
-    if torch is None or isinstance(error, torch.OutOfMemoryError):
-        return False
-    if isinstance(error, torch.AcceleratorError):
-        return True
-    if isinstance(error, RuntimeError) and torch.cuda.is_initialized():
-        try:  # libraries of CUDA's report in their own words: ask the device
-            torch.cuda.synchronize()
-        except RuntimeError:
-            return True
-    return False
-
-
-def _empty_cache() -> None:
-    """Set free what torch hoards of a GPU's memory."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether smaller steps may help."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return True
-    said = isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS_MEMORY)
-    return said or isinstance(error, MemoryError)
-
-
 def _check_place(setup: WorkerSetup, storage: Storage) -> Plan:
     """The plan; another node may lack a mount, or a right, or hold another folder of the name."""
     plan = read_plan(storage)
@@ -387,9 +372,10 @@ def _with_masks(loaded: LoadedImage, result: ImageResult) -> ImageRow:
     return replace(
         loaded.row,
         prompt_errors=errors,
-        status="ok" if result.masks else "empty",
+        status="ok" if result.masks or result.embedding is not None else "empty",
         masks=result.masks,
         candidates=result.candidates,
+        embedding=result.embedding,
         encode_s=result.seconds.encode,
         masks_s=result.seconds.masks,
     )

@@ -1,7 +1,7 @@
 """From a name to a model ready for inference."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from amg.models.families.sam2 import SAM2Model
 from amg.models.interface import ModelInfo
 from amg.models.precision import PRECISIONS, PRECISIONS_OF, Precision
 from amg.models.zoo.checkpoint import load_weights
-from amg.models.zoo.registry import ModelSpec, locate_weights
+from amg.models.zoo.registry import MODELS, ModelSpec, locate_weights
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,18 @@ def build_model(spec: ModelSpec) -> SAMModel | SAM2Model:
         ):
             buffer.copy_(torch.tensor(values).view(-1, 1, 1) / unit)
     return model
+
+
+def packed_shapes(
+    name: str | None, checkpoint: str | Path | None, imgsz: int | None
+) -> Mapping[str, tuple[int, int, int]]:
+    """What a model's `pack` would give, by name, without its weights. Raises as `load_model`."""
+    spec = MODELS[name] if name in MODELS else locate_weights(name, checkpoint)[0]
+    with torch.device("meta"):
+        model = build_model(spec)
+    if imgsz is not None:
+        _set_imgsz(model, imgsz)
+    return model.packed_shapes
 
 
 def load_model(

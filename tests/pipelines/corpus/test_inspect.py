@@ -19,7 +19,8 @@ from amg.runs.shards import ShardWriter, read_shard
 from amg.storage.stores import open_storage
 from pipelines.corpus.gc import collect_garbage
 from pipelines.corpus.lease import hold_lease
-from pipelines.corpus.run import Run, read_config, retry_failed, summarize
+from pipelines.corpus.run import Run, retry_failed, summarize
+from pipelines.corpus.settings import read_config
 from pipelines.corpus.verify import verify
 from tests.pipelines.helpers import contents, make_folder, make_run
 from tests.pipelines.stub import make_stub, save_image

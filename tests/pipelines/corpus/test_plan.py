@@ -30,7 +30,8 @@ from amg.storage.patient import open_patiently
 from amg.storage.stores import ObjectStorage, open_storage
 from pipelines.corpus.commit import lost_attempts
 from pipelines.corpus.listing import Job
-from pipelines.corpus.plan import identity, prepare, resolve, survey
+from pipelines.corpus.plan import identity, prepare, survey
+from pipelines.corpus.settings import resolve
 from tests.pipelines.helpers import QUICK, make_folder, make_run
 
 
