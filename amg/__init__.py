@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from amg.generate.generator import MaskGenerator
     from amg.models.zoo.load import load_model
     from amg.predict.predictor import MaskPredictor
-    from amg.records import ImageResult, Mask, Prompt, Rle
+    from amg.records import Embedding, ImageResult, Mask, Prompt, Rle
     from amg.runs.interop import to_supervision
     from amg.runs.results import decode_mask, open_run
     from amg.view.report.build import write_report
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Config": "amg.config",
+    "Embedding": "amg.records",
     "GeneratorConfig": "amg.config",
     "ImageResult": "amg.records",
     "Mask": "amg.records",
@@ -57,6 +58,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "Embedding",
     "GeneratorConfig",
     "ImageError",
     "ImageResult",

@@ -29,6 +29,7 @@ from amg.runs.folder import (
     Plan,
     read_commits,
     read_plan,
+    require_masks,
     require_plan,
     to_json,
 )
@@ -117,6 +118,7 @@ def open_origin(source: str | os.PathLike[str]) -> Origin:
     """A finished run, to take rows from. Raises RunError for what is none, or not complete."""
     storage = open_patiently(source)
     plan = require_plan(storage)
+    require_masks(plan, storage.url())
     commits = read_commits(storage, plan)
     if len(commits) < plan.n_shards:
         missing = f"{plan.n_shards - len(commits)} of {plan.n_shards} shards"

@@ -41,10 +41,13 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
 def _facts(found: "RunStatus") -> dict[str, str]:
     tally = found.tally
     counts = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
+    made = {"masks": str(tally.masks)}
+    if found.embed_dtype is not None:
+        made = {"makes": f"embeddings in {found.embed_dtype}"}
     facts = {
         "state": _state(found),
         "images": f"{tally.images} of {found.n_images} ({counts or 'none'})",
-        "masks": str(tally.masks),
+        **made,
         **({} if found.prompts is None else {"prompts": describe_prompts(found.prompts, tally)}),
         "shards": f"{found.n_committed} of {found.n_shards}",
         "rate": "?" if found.images_per_s is None else f"{found.images_per_s:.2f} images/s",

@@ -297,8 +297,11 @@ def describe(report: "RunReport") -> None:
     """Print a report."""
     tally = report.tally
     counts = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
+    made = f"{tally.masks} masks"
+    if report.embed_dtype is not None:
+        made = f"embeddings in {report.embed_dtype}"
     errors.print(
-        f"{tally.images} of {report.n_images} images ({counts or 'none'}), {tally.masks} masks; "
+        f"{tally.images} of {report.n_images} images ({counts or 'none'}), {made}; "
         f"{report.n_committed} of {report.n_shards} shards"
     )
     if report.prompts is not None:

@@ -96,6 +96,7 @@ def _from_run(run: str, image_id: str) -> "tuple[np.ndarray, Sequence[Mask]]":
     from amg.runs.results import open_run  # noqa: PLC0415
 
     results = open_run(run)
+    results.require_masks()
     row = results.row(image_id)
     if row.error is not None:
         raise ImageError(row.status, f"{image_id}: the run could not segment it: {row.error}")

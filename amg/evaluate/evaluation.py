@@ -56,6 +56,7 @@ def evaluate(
             raise EvaluationError(f"{run} holds no run: only edge maps against BSDS need none")
         return _evaluate_edges(run, against, options, watch)
     results = open_run(run)
+    results.require_masks()
     judged = {"coco": _evaluate_coco, "bsds": _evaluate_bsds, "run": _evaluate_run}
     return judged[kind](_Work(results, image_ids_by_file(results), against, options, watch))
 
@@ -171,6 +172,7 @@ def _evaluate_bsds(work: _Work) -> Evaluation:
 
 def _evaluate_run(work: _Work) -> Evaluation:
     other = open_run(work.against)
+    other.require_masks()
     places = [
         TruthName(RowPlace(other.address, file, place), image_id)
         for file, image_ids in image_ids_by_file(other).items()

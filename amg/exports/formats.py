@@ -47,7 +47,7 @@ def export(
     Options are the fields of `Selection`, for all formats, and those of the format's own. The same
     call goes on where one was interrupted.
 
-    Raises ConfigError for a format or option that there is not, RunError if there is no run,
+    Raises ConfigError for a format or option that there is not, RunError if there are no masks,
     OutputError if the folder holds something else, StorageError where it cannot be written.
     """
     if to not in FORMATS:
@@ -59,6 +59,7 @@ def export(
     selection = _parse(Selection, common, to)
     chosen = _parse(kind.Options, options, to)
     opened = run if isinstance(run, RunResults) else open_run(run)
+    opened.require_masks()
     folder = Path(local_path(os.fspath(out))).expanduser().absolute()
     return Export(opened, kind, chosen, folder, selection).execute(progress)
 

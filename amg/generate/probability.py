@@ -7,6 +7,7 @@ import torch
 
 from amg.config import GeneratorConfig
 from amg.errors import ConfigError
+from amg.generate.encoding import encode_in_batches
 from amg.generate.generator import CropTask, MaskGenerator
 from amg.generate.mask_batch import MaskBatch
 from amg.generate.nms import suppress_duplicates
@@ -52,7 +53,7 @@ def _surviving_logits(generator: MaskGenerator, task: CropTask) -> torch.Tensor:
     """Low-res logits (M, h, w) of the masks that are left after the filters and NMS."""
     model = generator.model
     with products_in(model.precision):
-        (features,) = model.encode(model.collate([task.fitted]))
+        ((_, features, _),) = encode_in_batches(model, iter([(task.fitted, None)]), 1)
         passed = list(generator.good_masks(task, features))
     masks = MaskBatch.concatenate([batch for batch, _ in passed])
     threshold = generator.config.box_nms_thresh

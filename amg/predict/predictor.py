@@ -4,7 +4,7 @@ The names are those of `SamPredictor` (`segment_anything/predictor.py`) and `SAM
 (`sam2/sam2_image_predictor.py`), and so are the masks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,13 +14,14 @@ import torch
 
 from amg.config import GeneratorConfig
 from amg.generate.budget import allow
-from amg.generate.encoding import encode_in_batches
+from amg.generate.encoding import Fitted, encode_in_batches
+from amg.generate.kept import fit_kept, keep
 from amg.inputs.pixels import AnyImage, as_pixels
 from amg.models.interface import Frame, PromptableModel, PromptBatch, PromptDecoder
 from amg.models.precision import products_in
 from amg.predict.masks import predict_masks
 from amg.predict.prompts import check_boxes, check_points, check_prompts
-from amg.records import Mask, Prompt
+from amg.records import Embedding, EmbeddingDtype, Mask, Prompt, check_dtype
 
 Prediction = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Masks (C, H, W), predicted IoU (C,) float32 and low-res logits (C, h, w) float32."""
@@ -67,9 +68,36 @@ class MaskPredictor:
     @torch.no_grad()
     def set_images(self, images: Sequence[AnyImage]) -> None:
         """Encode several images, as `set_image` takes them; they share encoder batches."""
+        model = self.model
+        self._set(model.fit(as_pixels(image, f"images[{i}]")) for i, image in enumerate(images))
+
+    def set_embedding(self, embedding: Embedding) -> None:
+        """Take what was kept of an image, in place of the image: a row's of `amg embed`, say.
+
+        Raises ConfigError for one of other weights, or of another size of the model's input.
+        """
+        self.set_embeddings([embedding])
+
+    @torch.no_grad()
+    def set_embeddings(self, embeddings: Sequence[Embedding]) -> None:
+        """Take what was kept of several images, as `set_embedding` takes it."""
+        self._set(fit_kept(self.model, embedding) for embedding in embeddings)
+
+    def embedding(
+        self, dtype: EmbeddingDtype = "float16", *, image: int | None = None
+    ) -> Embedding:
+        """What to keep of an image, for `set_embedding`; masks are equal with float32.
+
+        image: which, where several are set. Raises ConfigError for another dtype, ValueError for
+        values too large for float16, RuntimeError without an image.
+        """
+        check_dtype(dtype)
+        encoded = self._image(image)
+        return keep(self.model, encoded.features, encoded.size_hw, dtype)
+
+    def _set(self, fitted: Iterable[Fitted]) -> None:
         self.reset_image()
         model = self.model
-        fitted = (model.fit(as_pixels(image, f"images[{i}]")) for i, image in enumerate(images))
         with products_in(model.precision):
             self.images = tuple(
                 EncodedImage(model, features, frame)

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from amg.errors import RunError
 from amg.inputs.folders import PassedOver
+from amg.records import EmbeddingDtype
 from amg.runs.schema import FAILED, ImageRow
 from amg.storage.stores import Storage, read_all
 
@@ -105,7 +106,7 @@ class Plan:
     embeddings: str | None = None
 
     @property
-    def embed_dtype(self) -> str | None:
+    def embed_dtype(self) -> EmbeddingDtype | None:
         """What its embeddings are kept in; None of a run of masks."""
         return self.identity.get(EMBED, {}).get("dtype")
 

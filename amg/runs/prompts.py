@@ -87,6 +87,7 @@ def open_prompts(location: str) -> PromptSource:
         return files.open_prompts(location)
     try:
         run = open_run(location)
+        run.require_masks()
     except RunError as error:
         raise ConfigError(f"prompts: {error}") from error
     if not run.is_complete:

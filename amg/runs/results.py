@@ -13,7 +13,7 @@ from amg.errors import ConfigError, ImageError, RunError
 from amg.inputs.sources import ImageSource
 from amg.ops import rle
 from amg.records import Mask, keep_masks, scores_enough
-from amg.runs.folder import Commit, Tally, read_commits, require_plan
+from amg.runs.folder import Commit, Tally, read_commits, require_masks, require_plan
 from amg.runs.planned import PlannedInputs, read_planned_image
 from amg.runs.schema import SCHEMA, ImageRow
 from amg.runs.shards import read_rows, read_shard
@@ -34,6 +34,10 @@ class RunResults:
         self.commits: dict[int, Commit] = read_commits(self._storage, self.plan)
         self._of_embeddings = self.plan.embed_dtype is not None
 
+    def require_masks(self) -> None:
+        """Raise RunError for a run of embeddings: who calls this wants masks."""
+        require_masks(self.plan, self._storage.url())
+
     @property
     def tally(self) -> Tally:
         """Counts over all committed rows."""
@@ -51,7 +55,10 @@ class RunResults:
         return ds.dataset(paths, schema=SCHEMA, format="parquet", filesystem=filesystem)
 
     def row(self, image_id: str) -> ImageRow:
-        """The row of one image. Raises RunError if none was planned or committed."""
+        """The row of one image, in a run of embeddings with its own.
+
+        Raises RunError if none was planned or committed.
+        """
         number, _ = self._find(image_id)
         shard = number // self.plan.images_per_shard
         if shard not in self.commits:
@@ -110,6 +117,7 @@ class RunResults:
     ) -> Iterator[ImageRow]:
         """Rows in the order of the plan, with those of their masks that score at least so much.
 
+        Rows of a run of embeddings come with these, which are read some at a time.
         A mask whose parent scores less gets the parent's, as `keep_masks` has it.
         """
         for shard in self.commits:

@@ -53,9 +53,9 @@ class RunReport:
 
     `failed_shards` could not be done and are left for the next run, `stopped` says why the run
     ended early. `session_images` were done in `session_s` by the driver that wrote this, which had
-    no more to do if `session_is_done`: others may still be at other slices. `prompts` are counted
-    where it is from prompts. `refiltered_from` is
+    no more to do if `session_is_done`: others may still be at other slices. `refiltered_from` is
     the run whose stored rows it was made of, `is_approximate` whether a fresh one may differ.
+    `prompts` are counted where it is from prompts, `embed_dtype` is of a run of embeddings.
     """
 
     n_images: int
@@ -70,6 +70,7 @@ class RunReport:
     refiltered_from: str | None = None
     is_approximate: bool = False
     prompts: PromptCounts | None = None
+    embed_dtype: EmbeddingDtype | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -181,6 +182,8 @@ def retry_failed(
         commits = read_commits(storage, plan)
         shards = shards_of(plan, slice_)
         earlier = {s: c.file for s, c in commits.items() if s in shards and c.tally.count(again)}
+        if inputs is not None and plan.embeddings is not None:
+            raise ConfigError(f"inputs: the run takes those of the embeddings in {plan.embeddings}")
         if inputs is not None:
             names = [os.fspath(i) for i in inputs]
             job = Job(names, config, options, limit, parse_moves(remap))
@@ -316,6 +319,7 @@ def summarize(run: str | os.PathLike[str]) -> RunReport:
         refiltered_from=origin.get("run_id"),
         is_approximate=origin.get("approximate", False),
         prompts=plan.prompts,
+        embed_dtype=plan.embed_dtype,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from amg.records import EmbeddingDtype
 from amg.runs.events import read_events
 from amg.runs.folder import REFILTERED, PromptCounts, Tally, read_commits, require_plan
 from amg.storage.patient import open_patiently
@@ -24,7 +25,7 @@ class RunStatus:
     `drivers` are at work on it now, also on a finished one whose failed rows are done again.
     `failed_shards` could not be done, with the reason, and are left for the next run; `stopped`
     says why nobody is at work though shards are left. `images_per_s` and `seconds_left` are those
-    of the drivers; without one, the rate is that of the last.
+    of the drivers; without one, the rate is that of the last. `embed_dtype`: of embeddings.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class RunStatus:
     refiltered_from: str | None
     is_approximate: bool
     prompts: PromptCounts | None = None
+    embed_dtype: EmbeddingDtype | None = None
 
 
 def look_at(run: str | os.PathLike[str]) -> RunStatus:
@@ -73,6 +75,7 @@ def look_at(run: str | os.PathLike[str]) -> RunStatus:
         refiltered_from=origin.get("run_id"),
         is_approximate=origin.get("approximate", False),
         prompts=plan.prompts,
+        embed_dtype=plan.embed_dtype,
     )
 
 

@@ -45,7 +45,8 @@ def verify(
 
     Checked: a commit for every shard, the file's sha256, its rows' ids against the plan in order,
     its counts, and each mask's RLE: valid, of the image's size and with the stored area; that
-    parents are masks of the image, and larger; and that each prompt has a mask or an error.
+    parents are masks of the image, and larger; that each prompt has a mask or an error; and that
+    embeddings are where they should be, of the right size.
 
     workers: processes that share the shards; None: one for each core, where there are many. `watch`
     hears of shards done, of how many, and that they are shards.
@@ -83,10 +84,12 @@ def _check(run: str, plan: Plan, commit: Commit) -> Verdict:
                 problems.append(f"{commit.file}: its sha256 is not that of the commit")
             file.seek(0)
             tally, asked = Tally(), _prompt_ids(storage, plan, commit.shard)
-            for number, row in enumerate(read_shard(file, commit.file, candidates=True)):
+            rows_there = read_shard(file, commit.file, candidates=True, embedding=True)
+            for number, row in enumerate(rows_there):
                 rows.append(row.image_id)
                 tally += Tally.of(row)
                 problems += _check_row(row)
+                problems += _check_embedding(row, plan)
                 problems += _check_answers(row, asked.get(number, []))
         problems += _check_counts(plan, commit, rows, tally, run)
     except AmgError as error:
@@ -122,6 +125,16 @@ def _check_row(row: ImageRow) -> Iterator[str]:
         for index, mask in enumerate(masks):
             if problem := _problem_of(mask, masks):
                 yield f"{row.image_id}: {name}[{index}]: {problem}"
+
+
+def _check_embedding(row: ImageRow, plan: Plan) -> Iterator[str]:
+    is_wanted = plan.embed_dtype is not None and row.status not in FAILED
+    if is_wanted != (row.embedding is not None):
+        yield f"{row.image_id}: {'no embedding' if is_wanted else 'an embedding'}"
+    elif row.embedding is not None:
+        dtypes = {str(array.dtype) for array in row.embedding.arrays.values()}
+        if dtypes != {plan.embed_dtype} or row.embedding.nbytes != plan.embedding_bytes:
+            yield f"{row.image_id}: its embedding has {row.embedding.nbytes} bytes in {dtypes}"
 
 
 def _prompt_ids(storage: Storage, plan: Plan, shard: int) -> dict[int, list[str | None]]:

@@ -49,7 +49,8 @@ def packed_shapes(
     name: str | None, checkpoint: str | Path | None, imgsz: int | None
 ) -> Mapping[str, tuple[int, int, int]]:
     """What a model's `pack` would give, by name, without its weights. Raises as `load_model`."""
-    spec = MODELS[name] if name in MODELS else locate_weights(name, checkpoint)[0]
+    registered = MODELS.get(name or "")
+    spec = registered or locate_weights(name, checkpoint)[0]
     with torch.device("meta"):
         model = build_model(spec)
     if imgsz is not None:

@@ -21,7 +21,7 @@ from amg.evaluate.ranking import Rank
 from amg.evaluate.results import Evaluation, read_evaluations
 from amg.evaluate.table import Listing, notes, result_listings
 from amg.runs.events import RunTimes, read_times
-from amg.runs.folder import PAGE, Commit, Plan, read_commits, require_plan
+from amg.runs.folder import PAGE, Commit, Plan, read_commits, require_masks, require_plan
 from amg.runs.shards import read_metadata
 from amg.runs.watching import OnItems
 from amg.storage.patient import open_patiently
@@ -84,6 +84,7 @@ def write_report(
     """
     storage = open_patiently(run)
     plan = require_plan(storage)
+    require_masks(plan, storage.url())
     target = _target(storage, folder)
     commits = read_commits(storage, plan)
     evaluations, problems = read_evaluations(storage, plan.fingerprint)

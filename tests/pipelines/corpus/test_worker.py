@@ -26,7 +26,7 @@ from amg.storage import stores
 from pipelines.corpus.asking import Question
 from pipelines.corpus.engines.local import LocalEngine
 from pipelines.corpus.messages import ShardTask, WorkerSetup
-from pipelines.corpus.prefetch import ByteBudget, load_ahead
+from pipelines.corpus.prefetch import ByteBudget, load_ahead, load_image
 from pipelines.corpus.worker import segmenting
 from tests.pipelines.helpers import FINGERPRINT, wait_until, write_plan
 from tests.pipelines.stub import make_stub
@@ -162,6 +162,12 @@ def test_one_by_one_never_has_two_in_flight(tmp_path):
     assert max(len(report.in_flight) for report in reports) == 1
 
 
+def _load_ahead(sources, config, read, ask, *announce):
+    return load_ahead(
+        sources, config, partial(load_image, config=config, read=read, ask=ask), *announce
+    )
+
+
 def _as_it_is(_, rgb):
     return Question(rgb)
 
@@ -174,7 +180,7 @@ def test_images_are_announced_before_they_are_read(tmp_path):
         assert any(source.image_id == f"{i:02d}.png" for i in announced)
         return (tmp_path / source.image_id).read_bytes()
 
-    loaded = list(load_ahead(sources, RunConfig(), read, _as_it_is, announced.append))
+    loaded = list(_load_ahead(sources, RunConfig(), read, _as_it_is, announced.append))
     assert [image.index for image in loaded] == announced == list(range(6))
 
 
@@ -206,7 +212,7 @@ def test_images_stay_within_the_budget(tmp_path, budget, monkeypatch):
     monkeypatch.setattr(ByteBudget, "change", counted_change)
     config = RunConfig(prefetch_bytes=budget, decode_threads=4)
     loaded = []
-    for image in load_ahead(sources, config, read_source, lambda _, rgb: Question(rgb[:50])):
+    for image in _load_ahead(sources, config, read_source, lambda _, rgb: Question(rgb[:50])):
         time.sleep(0.005)
         loaded.append(image)
     assert [int(image.image[0, 0, 0]) for image in loaded] == list(range(12))
@@ -227,7 +233,7 @@ def test_images_wait_for_room_that_prepared_ones_take(tmp_path):
         return Question(np.concatenate([rgb] * 10))  # 300,000 bytes
 
     config = RunConfig(prefetch_bytes=600_000, decode_threads=3)
-    for i, _ in enumerate(load_ahead(sources, config, read_source, prepare)):
+    for i, _ in enumerate(_load_ahead(sources, config, read_source, prepare)):
         if i == 0:
             wait_until(lambda: alive > 1)  # noqa: B023 - changed by other threads
         time.sleep(0.02)
@@ -243,14 +249,14 @@ def test_bad_images_keep_their_turn(tmp_path):
         (folder / f"{i:02d}.png").write_bytes(b"")
     sources = list(enumerate(list_sources([folder])))
     config = RunConfig(prefetch_bytes=1, decode_threads=3)
-    loaded = list(load_ahead(sources, config, read_source, _as_it_is))
+    loaded = list(_load_ahead(sources, config, read_source, _as_it_is))
     assert [image.index for image in loaded if image.image is None] == [0, 3, 4]
 
 
 def test_leaving_early_ends_the_threads(tmp_path):
     before = threading.active_count()
     sources = list(enumerate(list_sources([_pictures(tmp_path, 12)])))
-    loaded = load_ahead(sources, RunConfig(prefetch_bytes=1), read_source, _as_it_is)
+    loaded = _load_ahead(sources, RunConfig(prefetch_bytes=1), read_source, _as_it_is)
     next(loaded)
     loaded.close()
     assert threading.active_count() == before
