@@ -43,6 +43,7 @@ ALLOWED = {
         "amg.models.interface",
         "amg.models.precision",
         "amg.ops",
+        "amg.prompts",  # checks
     },
     # From locations to what a run's folder holds, to those who read it.
     "amg.storage": set(),

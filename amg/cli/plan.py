@@ -24,6 +24,7 @@ from amg.cli.options import (
 )
 from amg.config import Config
 from amg.inputs.sources import SourceOptions
+from amg.records import EmbeddingDtype
 from amg.runs.folder import PromptCounts
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ def plan(
     set_: SetOption = None,
     limit: LimitOption = None,
     prompts: PromptsOption = None,
+    embed: Annotated[
+        EmbeddingDtype | None,
+        typer.Option(help="Say what `amg embed --dtype` would do, and how much it would write."),
+    ] = None,
     id_column: IdColumnOption = None,
     uri_column: UriColumnOption = None,
     image_column: ImageColumnOption = None,
@@ -49,7 +54,8 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a run would do: images, shards, bytes, time. Nothing is written or segmented."""
-    from pipelines.corpus.listing import Job  # noqa: PLC0415
+    from pipelines.corpus.embeddings import embedding_bytes  # noqa: PLC0415
+    from pipelines.corpus.listing import Job, check_job  # noqa: PLC0415
     from pipelines.corpus.plan import survey  # noqa: PLC0415
 
     resolved = resolve_config(
@@ -59,9 +65,11 @@ def plan(
         run={"on_duplicate": on_duplicate, "allow": allow or None},
     )
     options = SourceOptions(id_column, uri_column, image_column)
-    job = Job(inputs, resolved, options, limit, prompts=prompts)
+    job = Job(inputs, resolved, options, limit, prompts=prompts, embed=embed)
+    check_job(job)
     listing, resolved = survey(job)
     values = _values(listing, resolved, seconds_per_image)
+    values["embedding_bytes"] = None if embed is None else embedding_bytes(resolved, embed)
     if as_json:
         show_json(values)
     else:
@@ -99,12 +107,16 @@ def _facts(values: dict[str, Any]) -> dict[str, str]:
     of_unknown_size = f" ({unknown} images of unknown size)" if unknown else ""
     later = f"{values['n_later_of_an_id']} ids were there before: {values['on_duplicate']}"
     shards = f"{values['n_shards']} of {values['images_per_shard']} images"
+    each = values["embedding_bytes"]
+    what = "" if asked or each else f", {grid}, {layers}"
+    size = f"{(each or 0) / 1e6:.1f} MB an image, {(each or 0) * values['n_images'] / 1e9:.2f} GB"
     return {
         "images": str(values["n_images"]),
         "bytes": f"{values['n_bytes'] / 1e6:.1f} MB{of_unknown_size}",
         **({"duplicates": later} if values["n_later_of_an_id"] else {}),
         **({"prompts": str(PromptCounts(**asked))} if asked else {}),
         "shards": f"{shards} (run.images_per_shard)",
-        "model": values["model"] if asked else f"{values['model']}, {grid}, {layers}",
+        "model": values["model"] + what,
+        **({"embeddings": size} if each else {}),
         "time": time,
     }

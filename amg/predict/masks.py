@@ -32,7 +32,7 @@ def predict_masks(
 
     decoder: the model's, of a whole image's features; frame: how that image lies in the model's
     input. Of the config the mask's threshold and the stability's offset count; nothing is filtered,
-    so that a mask may be empty. Prompts have to be such that `check_prompt` passes.
+    so that a mask may be empty. Prompts have to be such that `check_prompts` passes.
     """
     answers: list[tuple[Mask, ...]] = [()] * len(prompts)
     for group in group_alike(prompts):

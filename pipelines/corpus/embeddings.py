@@ -10,11 +10,12 @@ from amg.config import Config
 from amg.errors import ConfigError, RunError, ShardError
 from amg.inputs.sources import ImageSource
 from amg.records import EmbeddingDtype
-from amg.runs.folder import Plan, commit_file, read_commit, read_commits, require_plan
+from amg.runs.folder import Plan, commit_file, read_commit, read_commits, read_plan, require_plan
 from amg.runs.schema import FAILED
 from amg.runs.shards import RowReader
 from amg.storage.patient import open_patiently
 from amg.storage.retry import read_with_backoff
+from amg.storage.stores import Storage
 from amg.storage.urls import bare
 from pipelines.corpus.prefetch import Ask, LoadedImage, Place
 from pipelines.corpus.settings import read_config
@@ -59,7 +60,16 @@ class KeptEmbeddings:
                 f"{weights_sha256[:12]}..."
             )
         if config.model.imgsz != planned["imgsz"]:
-            raise ConfigError(f"model.imgsz: the embeddings have {planned['imgsz']}")
+            theirs = planned["imgsz"] or "the model's own"
+            raise ConfigError(f"model.imgsz: the embeddings have {theirs}")
+
+    def check_other(self, storage: Storage) -> None:
+        """Raise ConfigError for their own folder as the new run's, whatever way leads there."""
+        there = read_plan(storage)
+        if there is not None and there.run_id == self.plan.run_id:
+            raise ConfigError(
+                f"{storage.url()}: a run cannot be made of itself: give another folder"
+            )
 
     def describe(self) -> dict[str, Any]:
         """What the new plan says of them: which images, model, precision and dtype."""

@@ -103,6 +103,8 @@ def prepare(
     """
     config, weights_sha256, kept = _settle(job)
     kind = _kind(job, kept)
+    if kept is not None:
+        kept.check_other(storage)
     found = None if overwrite else read_plan(storage)
     prompts = _open_prompts(job)
     if found is not None:
@@ -257,6 +259,9 @@ def check_config(plan: Plan, config: Config) -> None:
 
 def differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two identities, but for the inputs: a line each."""
+    was, is_ = ("embeddings" if EMBED in each else "masks" for each in (planned, now))
+    if was != is_:
+        return [f"{was} planned, {is_} now"]
     return [
         f"{key}: {_short(was)} planned, {_short(is_)} now"
         for key, was, is_ in _differences(planned, now)

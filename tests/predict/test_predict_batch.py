@@ -114,14 +114,12 @@ def test_a_mask_as_a_prompt_lies_where_it_was(pair, side):
 
 
 REFUSED = {
-    r"prompts\[1\] \(7\): box: .* has no area": Prompt(box_xyxy=(9, 2, 3, 4), prompt_id="7"),
-    r"prompts\[1\]: a prompt without": Prompt(category="cup"),
-    "labels: 2 for 1 points": Prompt(points_xy=((1, 2),), labels=(1, 0)),
-    "labels: 1 for 0 points": Prompt(box_xyxy=(1, 2, 3, 4), labels=(1,)),
-    r"points: \(300, 2\) is outside": Prompt(points_xy=((300, 2),), labels=(1,)),
-    "mask: 4 x 4 px, the image has 134 x 200": Prompt(
-        mask=rle.encode_masks(np.eye(4)[None] > 0)[0]
-    ),
+    r"prompts\[1\] \(7\): box .* is upside down": Prompt(box_xyxy=(9, 2, 3, 4), prompt_id="7"),
+    r"prompts\[1\]: neither box nor points nor mask": Prompt(category="cup"),
+    "2 labels for 1 points": Prompt(points_xy=((1, 2),), labels=(1, 0)),
+    "1 labels for 0 points": Prompt(box_xyxy=(1, 2, 3, 4), labels=(1,)),
+    r"point \(300, 2\) is outside": Prompt(points_xy=((300, 2),), labels=(1,)),
+    "mask of 4 x 4, its image has 200 x 134": Prompt(mask=rle.encode_masks(np.eye(4)[None] > 0)[0]),
 }
 
 

@@ -72,5 +72,5 @@ def test_less_memory_gives_the_same_masks(small_nano, twelve_photos):
 
 def test_what_cannot_be_asked_is_found_before_the_device_works(small_nano, twelve_photos):
     bad = Prompt(box_xyxy=(5, 5, 1, 1), prompt_id="a7")
-    with pytest.raises(ValueError, match=r"prompts\[0\] \(a7\): box"):
+    with pytest.raises(ValueError, match=r"prompts\[0\] \(a7\): box \(5, 5, 1, 1\) is upside"):
         PromptedGenerator(small_nano).prepare(twelve_photos[0], [bad])

@@ -225,6 +225,7 @@ def test_schema_names_are_the_contract():
         "seconds",
         "candidates",
         "prompt_errors",
+        "embedding",
     ]
     assert SCHEMA.field("candidates").type == SCHEMA.field("masks").type
     mask = SCHEMA.field("masks").type.value_type
