@@ -40,7 +40,8 @@ def keep(
     """
     packed = model.pack(features)
     arrays = {name: tensor.float().cpu().numpy() for name, tensor in packed.items()}
-    kept = {name: np.ascontiguousarray(array, dtype) for name, array in arrays.items()}
+    with np.errstate(over="ignore"):  # it is looked for below
+        kept = {name: np.ascontiguousarray(array, dtype) for name, array in arrays.items()}
     if dtype == "float16" and not all(np.isfinite(array).all() for array in kept.values()):
         raise ValueError("its embedding has values too large for float16: take float32")
     return Embedding(size_hw, kept, model.info.name, model.info.weights_sha256)
@@ -66,16 +67,12 @@ def fit_kept(model: PromptableModel, embedding: Embedding) -> FittedEmbedding:
 
 def to_features(model: PromptableModel, fitted: FittedEmbedding) -> Any:
     """The features that the embedding was made of, as `encode` gives them, float32."""
+    # In memory of torch's own: where arrays begin decides how products of them are rounded.
     tensors = {
-        name: _to_tensor(array).to(model.device).float()
+        name: torch.tensor(array, device=model.device).float()
         for name, array in fitted.embedding.arrays.items()
     }
     return model.unpack(tensors)
-
-
-def _to_tensor(array: np.ndarray) -> torch.Tensor:
-    # Those of a file are read-only, which torch takes for a mistake.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _short(sha256: str | None) -> str:

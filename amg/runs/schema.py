@@ -229,7 +229,7 @@ def _read_arrays(kept: pa.ListScalar, image_id: str) -> dict[str, np.ndarray] | 
         name, dtype, shape = (array[key].as_py() for key in ("name", "dtype", "shape"))
         try:
             flat = np.frombuffer(array["data"].as_buffer(), np.dtype(dtype).newbyteorder("<"))
-            arrays[name] = flat.reshape(shape)
+            arrays[name] = flat.reshape(tuple(shape))
         except (TypeError, ValueError) as error:
             text = f"{image_id}: embedding: {name}: no {dtype} of {shape}: {error}"
             raise ShardError(text) from error

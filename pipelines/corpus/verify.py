@@ -133,8 +133,10 @@ def _check_embedding(row: ImageRow, plan: Plan) -> Iterator[str]:
         yield f"{row.image_id}: {'no embedding' if is_wanted else 'an embedding'}"
     elif row.embedding is not None:
         dtypes = {str(array.dtype) for array in row.embedding.arrays.values()}
-        if dtypes != {plan.embed_dtype} or row.embedding.nbytes != plan.embedding_bytes:
-            yield f"{row.image_id}: its embedding has {row.embedding.nbytes} bytes in {dtypes}"
+        found = f"{row.embedding.nbytes} bytes in {', '.join(sorted(dtypes))}"
+        planned = f"{plan.embedding_bytes} bytes in {plan.embed_dtype}"
+        if found != planned:
+            yield f"{row.image_id}: its embedding has {found}, not {planned}"
 
 
 def _prompt_ids(storage: Storage, plan: Plan, shard: int) -> dict[int, list[str | None]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from amg.errors import ConfigError
 from amg.ops import rle
-from amg.records import ImageResult, Mask
+from amg.records import Embedding, ImageResult, Mask
 
 KILL, HANG, RAISE, FULL, STUCK = (250, 1, 1), (250, 2, 2), (250, 3, 3), (250, 4, 4), (250, 5, 5)
 SLEEP_VARIABLE = "AMG_TEST_SLEEP_S"
@@ -38,7 +38,7 @@ class StubGenerator:
         self.n_free, self.gate = int(n_free or 0), Path(gate)
 
     def prepare(self, image):
-        return image
+        return _pixels(image)
 
     def generate_batch(self, images):
         return [self._one(image) for image in images]
@@ -69,7 +69,7 @@ class PromptedStub(StubGenerator):
         self.n_masks = n_masks
 
     def prepare(self, image, prompts):
-        return AskedImage(image, tuple(prompts))
+        return AskedImage(_pixels(image), tuple(prompts))
 
     def _one(self, asked):
         self.heartbeat()
@@ -84,6 +84,27 @@ class PromptedStub(StubGenerator):
             mask = replace(_mask_of(bits), point_xy=None, prompt=prompt, object_score=1.5)
             masks += [replace(mask, level=i) for i in range(self.n_masks)]
         return ImageResult(asked.image.shape[:2], tuple(masks))
+
+
+class EmbeddingStub(StubGenerator):
+    """What it keeps of an image are its pixels, and it is not harmed by them."""
+
+    def __init__(self, heartbeat, dtype):
+        super().__init__(heartbeat)
+        self.dtype = dtype
+
+    def _one(self, image):
+        self.heartbeat()
+        kept = np.ascontiguousarray(image.transpose(2, 0, 1), self.dtype)
+        return ImageResult(
+            image.shape[:2], (), embedding=Embedding(image.shape[:2], {"pixels": kept})
+        )
+
+
+def _pixels(image):
+    if not isinstance(image, Embedding):
+        return image
+    return image.arrays["pixels"].transpose(1, 2, 0).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -140,6 +161,12 @@ def make_prompted_stub(config, heartbeat):
     """The stub of runs from prompts."""
     _start()
     return PromptedStub(heartbeat, 3 if config.run.multimask else 1)
+
+
+def make_embedding_stub(config, heartbeat):
+    """The stub of runs of embeddings."""
+    _start()
+    return EmbeddingStub(heartbeat, "float16")
 
 
 def _start():

@@ -11,9 +11,17 @@ import pytest
 from amg import Mask, ShardError
 from amg.errors import StorageError
 from amg.ops import rle
-from amg.records import Prompt
+from amg.records import Embedding, Prompt
 from amg.runs.schema import READABLE, SCHEMA, ImageRow, PromptError, from_table, to_table
-from amg.runs.shards import ShardWriter, check_shard, read_ids, read_shard, read_statuses
+from amg.runs.shards import (
+    RowReader,
+    ShardWriter,
+    check_shard,
+    read_ids,
+    read_rows,
+    read_shard,
+    read_statuses,
+)
 from amg.storage.failpoints import ENVIRONMENT
 
 
@@ -108,6 +116,89 @@ def test_candidates_are_read_where_they_are_wanted(tmp_path):
     _write(path, rows)
     assert list(read_shard(path, candidates=True)) == rows
     assert list(read_shard(path)) == [replace(row, candidates=None) for row in rows]
+
+
+def _embedded(name, dtype="float16", size=(4, 3, 5)):
+    arrays = {
+        "embedding": np.random.default_rng([*name.encode()]).normal(size=size).astype(dtype),
+        "at_quarter": np.arange(6, dtype=dtype).reshape(1, 2, 3),
+    }
+    return replace(_row(name, 0), embedding=Embedding((6, 9), arrays))
+
+
+def _assert_same(found, row):
+    assert replace(found, embedding=None) == replace(row, embedding=None)
+    assert found.embedding.size_hw == (row.height, row.width)
+    assert list(found.embedding.arrays) == list(row.embedding.arrays)
+    for name, array in row.embedding.arrays.items():
+        assert found.embedding.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(found.embedding.arrays[name], array)
+
+
+def test_embeddings_are_read_where_they_are_wanted(tmp_path):
+    path = tmp_path / "part.parquet"
+    rows = [_embedded("a"), FAILED, _embedded("bcd", "float32")]
+    _write(path, rows, {"amg.model": "nano", "amg.weights_sha256": "ab12"})
+    found = list(read_shard(path, embedding=True))
+    assert found[1] == FAILED
+    _assert_same(found[0], rows[0])
+    _assert_same(found[2], rows[2])
+    assert (found[0].embedding.model, found[0].embedding.weights_sha256) == ("nano", "ab12")
+    assert [row.embedding for row in read_shard(path)] == [None] * 3
+    (row,) = read_rows(path, "x", [2], embedding=True)
+    _assert_same(row, rows[2])
+
+
+class CountedFile:
+    """How many bytes are read."""
+
+    def __init__(self, path):
+        self.file, self.n_bytes = path.open("rb"), 0
+
+    def read(self, *size):
+        data = self.file.read(*size)
+        self.n_bytes += len(data)
+        return data
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_groups_of_embeddings_are_small_and_read_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("amg.runs.shards._ROW_GROUP_BYTES", 400_000)
+    path = tmp_path / "part.parquet"
+    rows = [_embedded(f"{i:02d}", size=(64, 32, 32)) for i in range(12)]
+    _write(path, rows)
+    metadata = pq.ParquetFile(path).metadata
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [4] * 3
+    file = CountedFile(path)
+    assert len(list(read_shard(file, "x"))) == 12
+    assert file.n_bytes < path.stat().st_size / 8  # the footer, and nothing of the arrays
+    file = CountedFile(path)
+    reader = RowReader(file, "x")
+    for place in (1, 2, 0, 3, 5, 2, 4):  # threads, one of which is behind
+        _assert_same(reader.row(place), rows[place])
+    assert file.n_bytes < path.stat().st_size * 3 / 4  # two groups of three, each once
+    with pytest.raises(ShardError):
+        reader.row(12)
+
+
+def test_damaged_embeddings_are_our_error(tmp_path):
+    path = tmp_path / "part.parquet"
+    array = {"name": "embedding", "dtype": "float16", "shape": [2, 3], "data": bytes(12)}
+    bad = [
+        {"shape": [2, 4]},
+        {"shape": None},
+        {"dtype": "object"},
+        {"dtype": "f99"},
+        {"data": None},
+    ]
+    for change in bad:
+        values = to_table([_row("a")]).to_pylist()
+        values[0]["embedding"] = [{**array, **change}]
+        pq.write_table(pa.Table.from_pylist(values, schema=SCHEMA), path)
+        with pytest.raises(ShardError, match="a: embedding: embedding: "):
+            list(read_shard(path, embedding=True))
 
 
 @pytest.mark.parametrize("schema", READABLE[1:], ids=["version 2", "version 1"])

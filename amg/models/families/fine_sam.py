@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from amg.models.decoding.image_decoder import ImageDecoder
-from amg.models.families.prompted_model import with_high_res
+from amg.models.families.prompted_model import as_kept, with_high_res
 from amg.models.families.sam import SAMModel
 from amg.models.modules.fine_encoder import FineFeatures
 from amg.models.precision import encoder_in, require_finite
@@ -23,7 +23,7 @@ class FineSAMModel(SAMModel):
         with encoder_in(self.precision, self.device):
             features: FineFeatures = self.image_encoder(pixels)
         require_finite(features.embedding, self.precision)
-        return FineFeatures(*(maps.to(pixels.dtype) for maps in features))
+        return FineFeatures(*(as_kept(maps, pixels.dtype) for maps in features))
 
     @property
     def packed_shapes(self) -> Mapping[str, tuple[int, int, int]]:

@@ -191,6 +191,14 @@ class PromptedModel(nn.Module, ABC):
         """What decodes prompts on one image, features of `encode`."""
 
 
+def as_kept(maps: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """An encoder's maps as they come back from where they are kept: in memory too.
+
+    Products of the same numbers in another order of memory differ by their rounding.
+    """
+    return maps.to(dtype).contiguous()
+
+
 def with_high_res(dim: int, size_hw: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
     """Names and shapes of an embedding (dim, h, w) and the finer maps that upscaling takes."""
     h, w = size_hw

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from amg.models.decoding.image_decoder import ImageDecoder
-from amg.models.families.prompted_model import PromptedModel, resize_masks
+from amg.models.families.prompted_model import PromptedModel, as_kept, resize_masks
 from amg.models.interface import EmbeddedPrompts, FittedImage, Frame, PromptBatch
 from amg.models.modules.mask_decoder import MaskDecoder
 from amg.models.modules.prompt_encoder import PromptEncoder
@@ -95,7 +95,7 @@ class SAMModel(PromptedModel):
     def encode(self, pixels: torch.Tensor) -> torch.Tensor | Sequence[Any]:
         """Map (B, 3, S, S) to image embeddings (B, 256, S/16, S/16)."""
         with encoder_in(self.precision, self.device):
-            embedding = self.image_encoder(pixels).to(pixels.dtype)
+            embedding = as_kept(self.image_encoder(pixels), pixels.dtype)
         require_finite(embedding, self.precision)
         return embedding
 

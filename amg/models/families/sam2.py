@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from amg.models.decoding.image_decoder import ImageDecoder
-from amg.models.families.prompted_model import PromptedModel, resize_masks, with_high_res
+from amg.models.families.prompted_model import PromptedModel, as_kept, resize_masks, with_high_res
 from amg.models.interface import EmbeddedPrompts, FittedImage, Frame, PromptBatch
 from amg.models.modules.fpn_neck import ImageEncoder
 from amg.models.modules.layers import MLP
@@ -230,7 +230,7 @@ class SAM2Model(PromptedModel, TracksObjects):
         """Map (B, 3, S, S) to the features of each image: those of a video's first frame."""
         with encoder_in(self.precision, self.device):
             maps = self._narrow(self.image_encoder(pixels))
-        *high_res, embedding = (m.to(pixels.dtype) for m in maps)
+        *high_res, embedding = (as_kept(m, pixels.dtype) for m in maps)
         require_finite(embedding, self.precision)
         if self.tracking.directly_add_no_mem_embed:
             embedding = embedding + self.no_mem_embed.view(1, -1, 1, 1)
