@@ -12,8 +12,24 @@ from amg import ConfigError
 from amg.config import EngineConfig, load_config
 from amg.runs.results import open_run
 from pipelines.corpus.run import Run
-from tests.pipelines.helpers import contents, make_folder, make_run, start_driver, wait_until
-from tests.pipelines.stub import BROKEN, GATE_VARIABLE, HANG, KILL, RAISE, START_VARIABLE
+from tests.pipelines.helpers import (
+    QUICK,
+    contents,
+    make_folder,
+    make_run,
+    start_driver,
+    wait_until,
+)
+from tests.pipelines.stub import (
+    BROKEN,
+    GATE_VARIABLE,
+    HANG,
+    KILL,
+    RAISE,
+    START_VARIABLE,
+    make_embedding_stub,
+    make_stub,
+)
 
 ray = pytest.importorskip("ray")
 from ray.exceptions import RayTaskError  # noqa: E402 - after the check
@@ -131,6 +147,15 @@ def test_ray_gives_the_rows_of_the_local_engine_and_leaves_nothing(room, expecte
     assert contents(tmp_path / "out") == rows
     assert states[-1].done.images == 40
     wait_until(lambda: ray.available_resources().get("CPU") == 2 and _actor_processes() == [])
+
+
+def test_embeddings_take_the_place_of_images_under_ray_too(room, expected, tmp_path):
+    folder, rows = expected
+    config = load_config(None, [*QUICK, RAY])
+    kept, out = tmp_path / "kept", tmp_path / "out"
+    Run([folder], kept, config, embed="float16", make_generator=make_embedding_stub).execute()
+    assert Run([], out, config, embeddings=kept, make_generator=make_stub).execute().is_complete
+    assert contents(out) == rows
 
 
 def _actor_processes():

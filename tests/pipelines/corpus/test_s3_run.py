@@ -18,7 +18,7 @@ from pipelines.corpus.verify import verify
 from tests.flaky_proxy import FlakyProxy
 from tests.pipelines.helpers import QUICK, contents, make_folder
 from tests.pipelines.helpers import make_run as make_any_run
-from tests.pipelines.stub import make_prompted_stub, make_stub, save_image
+from tests.pipelines.stub import make_embedding_stub, make_prompted_stub, make_stub, save_image
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 N_IMAGES = 8  # in three shards
@@ -77,6 +77,14 @@ def test_prompts_are_kept_on_an_object_store_too(inputs, out):
     ids = [mask.prompt_id for row in open_run(out).rows() for mask in row.masks]
     assert ids == [str(i + more) for i in range(6) if i != BAD for more in (0, 6)]
     assert _problems(out) == []
+
+
+def test_embeddings_are_kept_on_an_object_store_too(inputs, out, expected):
+    config = load_config(None, [*QUICK, "run.images_per_shard=3"])
+    kept = f"{out}-embeddings"
+    Run([inputs], kept, config, embed="float16", make_generator=make_embedding_stub).execute()
+    Run([], out, config, embeddings=kept, make_generator=make_stub).execute()
+    assert contents(out) == expected
 
 
 def test_a_run_on_an_object_store_gives_the_rows_of_a_local_one(inputs, out, expected):
