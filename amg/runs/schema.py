@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from amg.errors import ShardError
-from amg.records import Embedding, Mask, Prompt, Rle
+from amg.records import Embedding, Mask, Prompt, Rle, check_dtype
 
 SCHEMA_VERSION = "3"
 
@@ -200,7 +200,8 @@ def from_table(table: pa.Table) -> Iterator[ImageRow]:
     ShardError for an embedding that is damaged.
     """
     metadata = table.schema.metadata or {}
-    model, weights = (metadata.get(key.encode(), b"").decode() or None for key in (MODEL, WEIGHTS))
+    made_by = (metadata.get(key.encode(), b"") for key in (MODEL, WEIGHTS))
+    model, weights = (value.decode(errors="replace") or None for value in made_by)
     kept = table.column("embedding") if "embedding" in table.column_names else None
     plain = table if kept is None else table.drop_columns("embedding")
     for number, values in enumerate(plain.to_pylist()):
@@ -228,6 +229,7 @@ def _read_arrays(kept: pa.ListScalar, image_id: str) -> dict[str, np.ndarray] | 
     for array in kept:
         name, dtype, shape = (array[key].as_py() for key in ("name", "dtype", "shape"))
         try:
+            check_dtype(dtype)
             flat = np.frombuffer(array["data"].as_buffer(), np.dtype(dtype).newbyteorder("<"))
             arrays[name] = flat.reshape(tuple(shape))
         except (TypeError, ValueError) as error:

@@ -10,7 +10,15 @@ from amg.config import Config
 from amg.errors import ConfigError, RunError, ShardError
 from amg.inputs.sources import ImageSource
 from amg.records import EmbeddingDtype
-from amg.runs.folder import Plan, commit_file, read_commit, read_commits, read_plan, require_plan
+from amg.runs.folder import (
+    EMBEDDINGS,
+    Plan,
+    commit_file,
+    read_commit,
+    read_commits,
+    read_plan,
+    require_plan,
+)
 from amg.runs.schema import FAILED
 from amg.runs.shards import RowReader
 from amg.storage.patient import open_patiently
@@ -70,6 +78,11 @@ class KeptEmbeddings:
             raise ConfigError(
                 f"{storage.url()}: a run cannot be made of itself: give another folder"
             )
+
+    def check_planned(self, plan: Plan) -> None:
+        """Raise RunError where they are not those that a run was planned with."""
+        if self.describe() != plan.identity[EMBEDDINGS]:
+            raise RunError(f"{self.address} holds other embeddings than the run was planned with")
 
     def describe(self) -> dict[str, Any]:
         """What the new plan says of them: which images, model, precision and dtype."""

@@ -33,6 +33,7 @@ from amg.storage.patient import PatientStorage, open_patiently
 from amg.storage.stores import Storage
 from pipelines.corpus.commit import finish
 from pipelines.corpus.driver import Driver
+from pipelines.corpus.embeddings import open_embeddings
 from pipelines.corpus.engines.build import make_engine
 from pipelines.corpus.generators import default_generator
 from pipelines.corpus.lease import Lease, hold_lease, hold_planning_lease
@@ -139,7 +140,8 @@ class Run:
             commits = read_commits(self.storage, plan)
             todo = [s for s in shards_of(plan, self._slice) if s not in commits]
             setup = make_setup(self.storage, plan, config, self._make_worker)
-            setup = replace(setup, embeddings=self.job.embeddings)  # where they are now
+            if self.job.embeddings is not None:  # where they are now
+                setup = replace(setup, embeddings=open_patiently(self.job.embeddings).address)
             return work(
                 self.storage, lease, plan, setup, commits, todo, watch, signals, complete=complete
             )
@@ -179,6 +181,8 @@ def retry_failed(
         lenient = planned.run.model_copy(update={"max_failure_rate": 1.0})  # all have failed before
         config = settle_paths(change(planned.model_copy(update={"run": lenient})))
         check_config(plan, config)
+        if plan.embeddings is not None:
+            open_embeddings(plan.embeddings).check_planned(plan)
         commits = read_commits(storage, plan)
         shards = shards_of(plan, slice_)
         earlier = {s: c.file for s, c in commits.items() if s in shards and c.tally.count(again)}

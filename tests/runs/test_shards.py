@@ -190,7 +190,7 @@ def test_damaged_embeddings_are_our_error(tmp_path):
         {"shape": [2, 4]},
         {"shape": None},
         {"dtype": "object"},
-        {"dtype": "f99"},
+        {"dtype": "f4,("},
         {"data": None},
     ]
     for change in bad:

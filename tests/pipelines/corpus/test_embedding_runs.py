@@ -146,13 +146,21 @@ def test_what_failed_is_done_again_in_both(folder, kept, expected, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
 
 
-def test_embeddings_that_have_moved_are_found_where_they_are_said_to_be(kept, expected, tmp_path):
+def test_embeddings_that_have_moved_are_found_where_they_are_said_to_be(
+    folder, kept, expected, tmp_path, monkeypatch
+):
     emb, out = shutil.copytree(kept, tmp_path / "emb"), tmp_path / "out"
     _run_from(emb, out).execute()
     emb.rename(tmp_path / "elsewhere")
     (out / "commits" / "00001.json").unlink()
-    assert _run_from(tmp_path / "elsewhere", out).execute().is_complete
+    monkeypatch.chdir(tmp_path)
+    assert _run_from("elsewhere", out).execute().is_complete
     assert contents(out) == expected
+    with pytest.raises(RunError, match="emb holds no run"):  # where they were
+        retry_failed(out, make_generator=make_stub)
+    _embed(folder, emb, embed="float32").execute()
+    with pytest.raises(RunError, match="emb holds other embeddings than the run was planned with"):
+        retry_failed(out, make_generator=make_stub)
 
 
 def _execute(_, out, kept):
